@@ -1,0 +1,86 @@
+"""Adapt pre-trained models, and keep the evidence with them.
+
+Everything public is reached from here and loaded when it is first used, so that `import reuselib` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reuselib.adapter import Adapted as Adapted
+    from reuselib.adapter import Adapter as Adapter
+    from reuselib.adapter import Finding as Finding
+    from reuselib.adapter import ModelRef as ModelRef
+    from reuselib.adapter import Run as Run
+    from reuselib.adapters.finetune import FineTune as FineTune
+    from reuselib.adapters.lora import LoRA as LoRA
+    from reuselib.adapters.merge import Merge as Merge
+    from reuselib.data import Data as Data
+    from reuselib.data import Splits as Splits
+    from reuselib.derivation.derive import Runtime as Runtime
+    from reuselib.derivation.derive import derive as derive
+    from reuselib.errors import ReuseError as ReuseError
+    from reuselib.evidence.prove import prove as prove
+    from reuselib.lineage.manifest import Manifest as Manifest
+    from reuselib.lineage.verify import verify as verify
+    from reuselib.model import Model as Model
+    from reuselib.recipe import Recipe as Recipe
+    from reuselib.task import Task as Task
+    from reuselib.tasks.causal_lm import CausalLM as CausalLM
+    from reuselib.tasks.image_classification import ImageClassification as ImageClassification
+    from reuselib.tasks.module import ModuleTask as ModuleTask
+    from reuselib.tasks.text_classification import TextClassification as TextClassification
+    from reuselib.training.plan import EarlyStopping as EarlyStopping
+    from reuselib.training.plan import FitPlan as FitPlan
+    from reuselib.training.plan import Optimizer as Optimizer
+    from reuselib.training.plan import ParameterGroup as ParameterGroup
+    from reuselib.training.plan import Schedule as Schedule
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Adapted": "adapter",
+    "Adapter": "adapter",
+    "CausalLM": "tasks.causal_lm",
+    "Data": "data",
+    "EarlyStopping": "training.plan",
+    "FineTune": "adapters.finetune",
+    "Finding": "adapter",
+    "FitPlan": "training.plan",
+    "ImageClassification": "tasks.image_classification",
+    "LoRA": "adapters.lora",
+    "Manifest": "lineage.manifest",
+    "Merge": "adapters.merge",
+    "Model": "model",
+    "ModelRef": "adapter",
+    "ModuleTask": "tasks.module",
+    "Optimizer": "training.plan",
+    "ParameterGroup": "training.plan",
+    "Recipe": "recipe",
+    "ReuseError": "errors",
+    "Run": "adapter",
+    "Runtime": "derivation.derive",
+    "Schedule": "training.plan",
+    "Splits": "data",
+    "Task": "task",
+    "TextClassification": "tasks.text_classification",
+    "derive": "derivation.derive",
+    "prove": "evidence.prove",
+    "verify": "lineage.verify",
+}
+"""Public name -> the module that defines it, inside this package."""
+
+__all__ = [*_EXPORTS]  # noqa: PLE0604 - the table is the one place that lists names
+
+
+def __getattr__(name: str) -> object:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

@@ -1,0 +1,191 @@
+"""The contract that every adapter keeps: one reproducible change to a model.
+
+An adapter is a frozen dataclass whose fields are its whole configuration. `derive` owns everything around it
+(loading, seeding, measuring, saving, recording), so an adapter is pure change.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+
+from reuselib.errors import IncompatibleStep
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reuselib.data import Splits
+    from reuselib.task import Batch, Task
+    from reuselib.training.plan import FitPlan, ParameterGroup
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+
+Objective: TypeAlias = "Callable[[nn.Module, Batch], Tensor]"
+"""Maps a module and a batch to the loss *summed* over the batch's targets: a scalar, to be divided by their number."""
+
+
+Weights: TypeAlias = "Mapping[str, Tensor]"
+"""Tensors by name; may read each from disk only when it is asked for."""
+
+
+def as_json(value: object) -> Json:
+    """A frozen value (dataclass, tuple, mapping, scalar) as plain JSON, with every default written out.
+
+    Raises:
+        TypeError: the value holds something that JSON cannot say, such as a function.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{value!r} cannot be written as JSON")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """What a recipe and a manifest can say about a model."""
+
+    source: str
+    """Hub id, `./folder`, `package:module/path` or `store:id`."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id; resolved to a commit before anything is loaded."""
+    digest: str | None = None
+    """The `dirHash` (64 hex digits) that the folder must have; checked before the weights are read."""
+    trust_remote_code: bool = False
+    """Allow code from the model's repository. Never implied."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of checking one claim of a manifest against the weights."""
+
+    claim: str
+    """The claim in words, such as `frozen tensors are bit-equal to the parent's`."""
+    holds: bool | None
+    """`None` if it could not be checked; `detail` then says why."""
+    detail: str = ""
+    tensor: str = ""
+    """The first tensor that breaks the claim."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What an adapter hands back."""
+
+    module: nn.Module
+    """The module to keep: the one it was given, or a new one."""
+    structure: Json = None
+    """What `rebuild` and `prove` need besides the adapter's fields, as plain JSON."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Figures worth recording, such as the final training loss."""
+
+
+class Run(Protocol):
+    """All that an adapter may touch besides the module."""
+
+    @property
+    def task(self) -> Task: ...
+    @property
+    def splits(self) -> Splits: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def fresh(self) -> frozenset[str]:
+        """Names of the tensors that the parent's checkpoint did not hold, such as those of a new head."""
+        ...
+
+    def fit(
+        self,
+        module: nn.Module,
+        plan: FitPlan,
+        *,
+        groups: Sequence[ParameterGroup] = (),
+        objective: Objective | None = None,
+    ) -> dict[str, float]:
+        """Train the parameters that require a gradient; return figures such as `train_loss`."""
+        ...
+
+    def evaluate(self, module: nn.Module, split: str = "test") -> dict[str, float]:
+        """The task's metrics over one split."""
+        ...
+
+    def calibrate(self, module: nn.Module, num_batches: int) -> None:
+        """Run `num_batches` batches of training rows through the module, without gradients."""
+        ...
+
+    def logits(self, module: nn.Module, num_rows: int) -> Tensor:
+        """Outputs on the first `num_rows` evaluation rows, fp32: [rows, ...], padded positions left out."""
+        ...
+
+    def example(self) -> Batch:
+        """One small batch of inputs without targets, for tracing."""
+        ...
+
+    def load(self, ref: ModelRef) -> nn.Module:
+        """Another model of the same task, such as a teacher. Recorded as a parent by its digests."""
+        ...
+
+
+class Adapter(ABC):
+    """One reproducible change to a model. Its fields are its whole configuration."""
+
+    kind: ClassVar[str]
+    """Stable name in recipes and manifests; never reused for another meaning."""
+    relation: ClassVar[str] = "finetune"
+    """How the child relates to its parent: finetune, adapter, merge, prune, quantize, distill or convert."""
+    whole: ClassVar[bool] = True
+    """Whether a child folder holds every weight. If not, `save` and `load` say what it holds."""
+
+    @abstractmethod
+    def adapt(self, module: nn.Module, run: Run) -> Adapted:
+        """Change `module`, which you own, and hand back the one to keep."""
+
+    def rebuild(self, module: nn.Module, structure: Json) -> nn.Module:
+        """Redo the structural part only; the caller then loads the weights."""
+        return module
+
+    @abstractmethod
+    def prove(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
+        """Yield what must hold between the parents' tensors and the child's.
+
+        `parents[0]` is the model the step started from; the models that this adapter's `ModelRef` fields name
+        follow, in order. A mapping reads a tensor when it is asked for, so look at one at a time. The parents'
+        names are those of the child's network (a new prefix is taken into account), floating-point values are
+        cast to the dtype the step worked in, and the tensors of a parent that is not `whole` come with those of
+        the model it needs.
+        """
+
+    def describe(self) -> dict[str, Json]:
+        """The adapter as recipes write it: its kind, and every field."""
+        return {self.kind: as_json(self)}
+
+    def follow(self, form: str) -> str:
+        """The form of the child, given the parent's; both `dense` unless an adapter says otherwise.
+
+        Called for a whole chain before anything runs.
+
+        Raises:
+            IncompatibleStep: this adapter cannot be applied to a model of that form.
+        """
+        if form != "dense":
+            raise IncompatibleStep(
+                f"'{self.kind}' changes weights in place, but the model before it is of form '{form}'",
+                expected="a dense model",
+                fix="put a `merge` step before it" if form == "adapter" else "change the order of the steps",
+            )
+        return "dense"
+
+    def save(self, module: nn.Module, folder: Path) -> None:
+        """Write what a child of this adapter holds. Only called if it is not `whole`."""
+        raise NotImplementedError
+
+    def load(self, module: nn.Module, folder: Path) -> None:
+        """Read back what `save` wrote into a rebuilt module. Only called if it is not `whole`."""
+        raise NotImplementedError

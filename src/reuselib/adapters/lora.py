@@ -1,0 +1,195 @@
+"""Low-rank adaptation (Hu et al., 2021, https://arxiv.org/abs/2106.09685), through peft."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights
+from reuselib.errors import IncompatibleStep, IntegrityError
+from reuselib.training.plan import FitPlan
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from torch import nn
+
+PREFIX = "base_model.model."
+"""What peft puts in front of a module's name in `adapter_model.safetensors`."""
+
+
+LAYERS = frozenset({"Linear", "NonDynamicallyQuantizableLinear", "Conv1D", "Conv2d"})
+"""Types that can be adapted (Conv1D is the linear layer of GPT-2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA(Adapter):
+    """Learn a low-rank update beside frozen linear layers. The child holds the update only, as a plain peft adapter.
+
+    A head that the base does not hold is trained in full and saved with the adapter.
+    """
+
+    kind: ClassVar[str] = "lora"
+    relation: ClassVar[str] = "adapter"
+    whole: ClassVar[bool] = False
+
+    r: int = 8
+    """Rank of the update."""
+    lora_alpha: int | None = None
+    """The update is scaled by `lora_alpha / r`, or `lora_alpha / sqrt(r)` with rsLoRA; null means `2 * r`."""
+    lora_dropout: float = 0.0
+    """Dropout on the input of the update while training."""
+    use_rslora: bool = False
+    """Rank-stabilised scaling (Kalajdzievski, 2023)."""
+    use_dora: bool = False
+    """Learn the magnitude of each output apart from its direction (Liu et al., 2024); about 1.3 times slower."""
+    target_modules: tuple[str, ...] = ("op:Linear",)
+    """Selectors of the layers to adapt; the head is never among them."""
+    last_blocks: int | None = None
+    """Adapt only the last so many blocks, such as 2 of 6."""
+    fit: FitPlan = FitPlan()
+    """How to train."""
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise ValueError(f"r must be at least 1, got {self.r}")
+        if self.last_blocks is not None and self.last_blocks < 1:
+            raise ValueError(f"last_blocks must be at least 1, got {self.last_blocks}")
+
+    def follow(self, form: str) -> str:
+        super().follow(form)
+        return "adapter"
+
+    def adapt(self, module: nn.Module, run: Run) -> Adapted:
+        """Inject the layers, train them and whatever the base does not hold."""
+        head = run.task.head(module)
+        structure: Json = {
+            "targets": self._targets(module, head),
+            "saved": sorted({name.rpartition(".")[0] for name in run.fresh}),
+        }
+        adapted = self.rebuild(module, structure)
+        metrics = run.fit(adapted, self.fit)
+        return Adapted(adapted, structure=structure, metrics=metrics)
+
+    def _targets(self, module: nn.Module, head: Sequence[str]) -> list[str]:
+        from reuselib.network.selectors import select_modules
+
+        suffix = f" & block[-{self.last_blocks}:]" if self.last_blocks else ""
+        selectors = [f"{selector}{suffix}" for selector in self.target_modules]
+        found = select_modules(module, selectors, head=head)
+        targets = [n for n in found if not any(n == h or n.startswith(f"{h}.") for h in head)]
+        _refuse_other_layers({type(module.get_submodule(name)).__name__ for name in targets})
+        if not targets:
+            raise IncompatibleStep(
+                f"target_modules={list(self.target_modules)} matches nothing but the head",
+                expected="layers of the backbone, such as `op:Linear`",
+                fix="name other layers in target_modules; `reuselib check` lists the network's parts",
+            )
+        return targets
+
+    def _config(self, structure: Json) -> LoraConfig:
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=self.r,
+            lora_alpha=self.lora_alpha or 2 * self.r,
+            lora_dropout=self.lora_dropout,
+            use_rslora=self.use_rslora,
+            use_dora=self.use_dora,
+            target_modules=list(structure["targets"]),
+            modules_to_save=list(structure["saved"]) or None,
+        )
+
+    def rebuild(self, module: nn.Module, structure: Json) -> PeftModel:
+        """Inject the recorded layers again."""
+        import warnings
+
+        from peft import get_peft_model
+
+        with warnings.catch_warnings():
+            # peft asks transformers by a name that will go away; nothing that a user could mend
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            return get_peft_model(module, self._config(structure))
+
+    def save(self, module: PeftModel, folder: Path) -> None:
+        """Write `adapter_config.json` and `adapter_model.safetensors`, nothing else and no path of this machine."""
+        config = module.peft_config["default"]
+        base = config.base_model_name_or_path
+        if base and Path(base).is_absolute():
+            # peft copies where the base was loaded from; the manifest names the base by digest instead
+            config.base_model_name_or_path = None
+            module.get_base_model().__dict__.pop("name_or_path", None)
+        module.save_pretrained(str(folder))
+        (folder / "README.md").unlink(missing_ok=True)
+
+    def load(self, module: PeftModel, folder: Path) -> None:
+        """Load what `save` wrote; a tensor too many or too few is an error (peft ignores both)."""
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        tensors = load_file(folder / "adapter_model.safetensors")
+        wanted = get_peft_model_state_dict(module)
+        if odd := sorted(wanted.keys() ^ tensors.keys()):
+            raise IntegrityError(
+                "MISSING_TENSOR" if odd[0] in wanted else "UNKNOWN_TENSOR",
+                f"the adapter's tensors do not fit its configuration: {odd[0]}",
+                path="adapter_model.safetensors",
+                tensor=odd[0],
+            )
+        set_peft_model_state_dict(module, tensors)
+
+    def prove(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
+        """Only adapter tensors; each target exists in the base with matching sizes; the rank is the claimed one."""
+        parent, targets, saved = parents[0], set(structure["targets"]), set(structure["saved"])
+        strays = [n for n in child if not (_target(n) in targets or _owner(n) in saved)]
+        yield Finding(
+            "holds tensors of the recorded adapter layers and newly trained modules only",
+            not strays,
+            tensor=next(iter(strays), ""),
+        )
+        bare = sorted(t for t in targets if not all(_factor(t, side) in child for side in "AB"))
+        yield Finding("every recorded layer has its two factors", not bare, tensor=next(iter(bare), ""))
+        misfits = self._misfits(parent, child, sorted(targets - set(bare)))
+        misfit = next(misfits, ("", ""))
+        yield Finding(
+            f"every update has rank {self.r} and fits its layer in the base", not misfit[0], misfit[1], misfit[0]
+        )
+        known = [n for n in child if _owner(n) in saved and n.removeprefix(PREFIX) in parent]
+        yield Finding(
+            "modules trained in full are new, the base does not hold them", not known, tensor=next(iter(known), "")
+        )
+
+    def _misfits(self, parent: Weights, child: Weights, targets: Sequence[str]) -> Iterator[tuple[str, str]]:
+        for target in targets:
+            weight = f"{target}.weight"
+            if weight not in parent:
+                yield weight, "the base has no such tensor"
+                continue
+            a, b, base = child[_factor(target, "A")], child[_factor(target, "B")], parent[weight]
+            if a.shape[0] != self.r or b.shape[1] != self.r:
+                yield _factor(target, "A"), f"rank {a.shape[0]}"
+            # GPT-2's Conv1D keeps its weight as [in, out], the transpose of a linear layer's
+            elif tuple(base.shape[:2]) not in {(b.shape[0], a.shape[1]), (a.shape[1], b.shape[0])}:
+                yield weight, f"update {b.shape[0]} x {a.shape[1]}, layer {tuple(base.shape)}"
+
+
+def _refuse_other_layers(found: set[str]) -> None:
+    if other := sorted(found - LAYERS):
+        raise IncompatibleStep(
+            f"target_modules selects a layer of type {other[0]}, which has no low-rank form here",
+            expected=f"layers of type {', '.join(sorted(LAYERS))}",
+            fix="narrow target_modules, for instance with `op:Linear & block[:]`",
+        )
+
+
+def _factor(target: str, side: str) -> str:
+    return f"{PREFIX}{target}.lora_{side}.weight"
+
+
+def _target(name: str) -> str:
+    return name.removeprefix(PREFIX).partition(".lora_")[0]
+
+
+def _owner(name: str) -> str:
+    return name.removeprefix(PREFIX).rpartition(".")[0]

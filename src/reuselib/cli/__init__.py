@@ -1,0 +1,56 @@
+"""The command line: `reuselib run recipe.yaml`, and what belongs to it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from reuselib.errors import ReuseError
+
+INTERRUPTED = 130
+NOTHING_LOST = """interrupted; nothing was lost: the store holds whole children only.
+Run the same command again, and it goes on after the last one."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0 done, 2 usage or recipe, 3 preflight or run, 4 a gate failed, 5 integrity, 130 interrupted, 1 a bug.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = (
+        "--debug" in given
+    )  # taken wherever it stands, since it is added after something went wrong
+    given = [each for each in given if each != "--debug"]
+    try:
+        code = _invoke(given)
+    except ReuseError as error:
+        if debug:
+            raise
+        _say(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        _say(f"This is a bug in reuselib, not in what you did: {type(error).__name__}: {error}")
+        _say("Please report it, with the output of the same command and --debug behind it.")
+        return 1
+    if code == INTERRUPTED:
+        _say(NOTHING_LOST)
+    return code
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    from reuselib.cli.verbs import app
+
+    try:
+        app(args=list(arguments), prog_name="reuselib")
+    except SystemExit as end:  # typer's way to return
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

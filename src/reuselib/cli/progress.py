@@ -1,0 +1,57 @@
+"""A progress bar with the time that is left, on standard error, so that standard output stays clean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from reuselib.progress import Progress, Report
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+
+@contextmanager
+def shown() -> Iterator[Report]:
+    """Show what is reported within: one bar for each phase, kept when the phase is over."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    columns = (
+        SpinnerColumn(finished_text=" "),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left", style="dim"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}", markup=False, style="dim"),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        yield _Reporter(bars)
+
+
+class _Reporter:
+    """Turns reports into bars."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._phase = ""
+        self._task: TaskID | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        total = progress.total or None  # unknown: the bar only pulses
+        if self._task is None or progress.phase != self._phase:
+            self._phase = progress.phase
+            self._task = self._bars.add_task(progress.phase, total=total, detail="")
+        self._bars.update(self._task, completed=progress.done, total=total, detail=progress.detail)

@@ -1,0 +1,165 @@
+"""The verbs: each a few lines over functions that anyone can call."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reuselib.adapter import Json
+
+app = typer.Typer(
+    help="Adapt pre-trained models, and get the evidence of how with them.",
+    epilog="Exit codes: 0 done, 2 usage or recipe, 3 something is missing or a run failed, 4 a gate failed, 5 bytes "
+    "do not match their record, 130 interrupted. Add --debug to any command for the traceback of a failure.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # failures are for `main` to tell
+    rich_markup_mode="rich",
+)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Changes to the recipe, such as 'seed=3' or 'steps[0].lora.fit.epochs=1' (in quotes).",
+    ),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of finished children; else REUSELIB_STORE, else your cache folder.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+
+
+@app.command()
+def run(  # noqa: PLR0913 - one parameter for each option
+    recipe: RecipeFile,
+    changes: Changes = None,
+    *,
+    output: Annotated[
+        Path | None, typer.Option(help="Put a copy of the last child here.", show_default=False)
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model that is there already.")
+    ] = False,
+    store: Store = None,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(help="Such as tensorboard; may be repeated.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the model that a recipe describes, or find it in the store."""
+    from reuselib.cli import outcome
+    from reuselib.cli.progress import shown
+    from reuselib.derivation.derive import Runtime
+    from reuselib.derivation.execution import execute
+    from reuselib.recipe import Recipe
+
+    plan = Recipe.read(recipe, overrides=changes or ()).plan(store=store)
+    with shown() as report:
+        runtime = Runtime(
+            store=store,
+            output=output,
+            overwrite=overwrite,
+            trackers=tuple(tracker or ()),
+            report=report,
+        )
+        execution = execute(plan, runtime)
+    if as_json:
+        _print(outcome.to_json(execution))
+    else:
+        outcome.show(execution)
+
+
+@app.command()
+def check(
+    recipe: RecipeFile, changes: Changes = None, *, store: Store = None, as_json: AsJson = False
+) -> None:
+    """Try a recipe without training: find everything it names, take one real step, estimate time and memory."""
+    from reuselib.cli import estimate
+    from reuselib.cli.progress import shown
+    from reuselib.derivation.rehearsal import rehearse
+    from reuselib.recipe import Recipe
+
+    plan = Recipe.read(recipe, overrides=changes or ()).plan(store=store)
+    with shown() as report:
+        rehearsals = rehearse(plan, report)
+    if as_json:
+        _print(estimate.to_json(rehearsals))
+    else:
+        estimate.show(plan, rehearsals)
+
+
+@app.command()
+def show(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="A recipe file, a model folder, 'adapters', 'tasks', or one of them.",
+        ),
+    ],
+) -> None:
+    """Print a recipe with every default, where a model comes from, or what an adapter can be told."""
+    from reuselib.cli.display import display
+
+    display(what)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model folder.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Check a model folder against its manifest: every file, every tensor. Needs no network and runs no code of it."""
+    from reuselib.cli.verdict import show_report
+    from reuselib.errors import IntegrityError
+    from reuselib.lineage.verify import verify
+
+    report = verify(folder)
+    if as_json:
+        _print(report.to_json())
+    else:
+        show_report(report, folder)
+    if not report.ok:
+        raise typer.Exit(IntegrityError.exit_code)
+
+
+@app.command()
+def schema(
+    *,
+    ours: Annotated[
+        bool, typer.Option("--ours", help="Leave out what other installed packages add.")
+    ] = False,
+) -> None:
+    """Print the JSON schema of recipes, for editors and other tools."""
+    from reuselib.recipe.schema import schema
+
+    _print(schema(plugins=not ours))
+
+
+@app.command()
+def adapters(*, as_json: AsJson = False) -> None:
+    """List the adapters that recipes can name here, with those of other installed packages."""
+    from reuselib import catalog
+    from reuselib.cli import listing
+
+    found = listing.rows(catalog.ADAPTER_GROUP)
+    if as_json:
+        _print([row.to_json() for row in found])
+    else:
+        listing.show(found)
+
+
+def _print(value: Json) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,35 @@
+"""What `verify` found, for people: problems first, and always what was not checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.cli.figures import size
+
+if TYPE_CHECKING:
+    from reuselib.lineage.report import Report
+
+
+def show_report(report: Report, folder: Path) -> None:
+    """Print a report."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    read = f"{report.num_files} files, {report.num_tensors} tensors, {size(report.num_bytes)}"
+    verdict, style = (
+        ("matches its manifest", "bold green") if report.ok else ("does NOT match", "bold red")
+    )
+    console.print(f"{folder}: {verdict} ({read})", style=style, markup=False, soft_wrap=True)
+    for problem in report.problems:
+        place = problem.path + (f", tensor {problem.tensor}" if problem.tensor else "")
+        console.print(
+            f"  {problem}" + (f" [{place}]" if place else ""), markup=False, soft_wrap=True
+        )
+    if report.manifest and report.ok:
+        console.print(f"  dirHash     {report.manifest.digests.dir_hash}")
+        console.print(f"  tensorHash1 {report.manifest.digests.tensor_hash}")
+    for heading, lines in (("checked", report.checked), ("not checked", report.unchecked)):
+        for index, line in enumerate(lines):
+            label = f"{heading}:" if index == 0 else ""
+            console.print(f"  {label:<13}{line}", markup=False, soft_wrap=True, style="dim")

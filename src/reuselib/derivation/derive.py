@@ -1,0 +1,69 @@
+"""`derive`: the one place that turns a model into another model and leaves the evidence with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.adapter import Adapter, ModelRef
+from reuselib.progress import Report
+from reuselib.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from reuselib.data import Data, Splits
+    from reuselib.model import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """What may differ between two runs without making another child."""
+
+    store: Path | None = None
+    """Folder of finished children; default: REUSELIB_STORE, else the user's cache folder."""
+    output: Path | None = None
+    """Where to put a copy of the last child."""
+    overwrite: bool = False
+    """Replace `output` if it holds another model."""
+    trackers: tuple[str, ...] = ()
+    """Experiment trackers by accelerate's names, such as `tensorboard`."""
+    logging_dir: Path | None = None
+    """Where trackers write; default: `runs` in the folder you are in."""
+    report: Report | None = None
+    """Called with the progress of the run."""
+
+
+def derive(
+    base: ModelRef | Model | nn.Module | str | Path,
+    steps: Adapter | Sequence[Adapter],
+    *,
+    task: Task,
+    data: Data | Splits | None = None,
+    seed: int = 0,
+    runtime: Runtime = Runtime(),  # noqa: B008 - frozen
+) -> Model:
+    """Apply `steps` in order and return the last child; `base` stays as it is.
+
+    Every step makes one child in the store, with its lineage manifest. What the store holds already is not computed
+    again.
+
+    Args:
+        base: a reference, its source alone, a model that was derived before, or any `torch.nn.Module` (with a
+            `ModuleTask`).
+        steps: one adapter, or several.
+        task: what the model is for.
+        data: rows to learn from and to measure on.
+        seed: where all chance comes from.
+        runtime: store, output, progress: what does not change the child.
+
+    Raises:
+        ReuseError: with what happened, what was expected and how to fix it. The store then holds whole children only.
+    """
+    from reuselib.derivation.execution import execute
+    from reuselib.derivation.plan import plan
+
+    settled = plan(base, steps, task=task, data=data, seed=seed, store=runtime.store)
+    return execute(settled, runtime).model()

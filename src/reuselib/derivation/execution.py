@@ -1,0 +1,152 @@
+"""Carrying out a plan: what is in the store is reused, the rest is computed, each child put there whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.adapter import Adapter, ModelRef
+from reuselib.derivation.plan import Plan, identity
+from reuselib.derivation.recording import write_record
+from reuselib.errors import StoreError
+from reuselib.lineage.chain import history
+from reuselib.lineage.manifest import MANIFEST, Manifest
+from reuselib.lineage.output import check_output, deliver
+from reuselib.model.model import Model
+from reuselib.lineage.verify import verify
+from reuselib.model.opening import Opened, open_network
+from reuselib.model.source import Pinned
+from reuselib.progress import Report
+
+if TYPE_CHECKING:
+    from reuselib.derivation.session import Session
+    from reuselib.derivation.derive import Runtime
+
+
+@dataclass(frozen=True)
+class Child:
+    """One finished step."""
+
+    adapter: Adapter
+    folder: Path
+    """In the store."""
+    manifest: Manifest
+    reused: bool
+    """It was there already."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What came of a plan."""
+
+    plan: Plan
+    children: tuple[Child, ...]
+    output: Path | None = None
+    """Where the last child was copied to, if that was asked for."""
+    opened: Opened | None = None
+    """The last child in memory, unless all came from the store."""
+
+    def model(self) -> Model:
+        """The last child."""
+        last = self.children[-1]
+        opened = self.opened or open_network(last.folder, self.plan.task, self.plan.store)
+        return Model(opened.module, opened.processor, self.plan.task, last.manifest, last.folder)
+
+
+def execute(plan: Plan, runtime: Runtime) -> Execution:
+    """Make what the store lacks, then copy the last child to `runtime.output`.
+
+    Raises:
+        ReuseError: a step failed; the children before it are in the store.
+    """
+    children = [
+        Child(adapter, folder, Manifest.read(folder), reused=True)
+        for adapter, folder in zip(plan.steps, plan.finished(), strict=False)
+    ]
+    opened = None
+    if len(children) < len(plan.steps):
+        if runtime.output is not None:
+            check_output(runtime.output, overwrite=runtime.overwrite)
+        plan.store.check()
+        made, opened = _make(plan, children, runtime)
+        children += made
+    last = children[-1]
+    if runtime.output is not None and not _holds(runtime.output, last.manifest):
+        deliver(last.folder, runtime.output, overwrite=runtime.overwrite)
+    return Execution(plan, tuple(children), runtime.output, opened)
+
+
+def _holds(output: Path, manifest: Manifest) -> bool:
+    """Whether a folder is already a copy of that very child."""
+    return (output / MANIFEST).exists() and verify(output).ok and Manifest.read(output) == manifest
+
+
+def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child], Opened]:
+    """Compute the steps after those that are done."""
+    from reuselib.derivation.session import Encoded, Session
+    from reuselib.training.seeds import seeded
+
+    parent = _as_parent(done[-1]) if done else plan.base
+    trusted = plan.base.ref.trust_remote_code
+    with seeded(plan.seed):
+        opened = open_network(parent.folder, plan.task, plan.store, trust_remote_code=trusted)
+    session = Session(
+        task=plan.task,
+        rows=plan.splits,
+        encoded=Encoded(plan.task, opened.processor),
+        seed=plan.seed,
+        store=plan.store,
+        trackers=runtime.trackers,
+        logging_dir=runtime.logging_dir,
+    )
+    made: list[Child] = []
+    for index in range(len(done), len(plan.steps)):
+        adapter = plan.steps[index]
+        report = _labelled(runtime.report, f"[{index + 1}/{len(plan.steps)}] {adapter.kind}")
+        child, opened = _step(plan, adapter, parent, opened, replace(session, report=report, settled={}))
+        made.append(child)
+        parent = _as_parent(child)
+    return made, opened
+
+
+def _step(
+    plan: Plan, adapter: Adapter, parent: Pinned, opened: Opened, session: Session
+) -> tuple[Child, Opened]:
+    """Compute one child in a temporary folder, which becomes the child only when it is complete."""
+    from reuselib.derivation.step import perform
+
+    parent_identity = identity(parent.manifest)
+    derivation_id = plan.id(adapter, parent_identity)
+    with plan.store.fill(derivation_id) as growing:
+        outcome = perform(adapter, opened, session, identity=parent_identity, folder=growing)
+        write_record(plan, adapter, parent, outcome, growing)
+    folder = plan.store.find(derivation_id)
+    if folder is None:
+        raise StoreError(
+            f"the finished child {derivation_id[:12]} is no longer in the store at {plan.store.path}",
+            expected="a store that nobody empties during a run",
+            fix="run again",
+        )
+    manifest = Manifest.read(folder)
+    plan.store.remember_root(manifest.digests.dir_hash, folder)
+    return Child(adapter, folder, manifest, reused=False), outcome.opened
+
+
+def _as_parent(child: Child) -> Pinned:
+    """A child of ours as the base of the next step."""
+    digests, derivation_id = child.manifest.digests, child.manifest.derivation_id
+    return Pinned(
+        ModelRef(f"store:{derivation_id}", digest=digests.dir_hash),
+        child.folder,
+        f"urn:reuselib:model:{derivation_id}",
+        child.manifest,
+        history(child.folder),
+    )
+
+
+def _labelled(report: Report | None, label: str) -> Report | None:
+    """Put the step's place and kind in front of what the loop reports."""
+    if report is None:
+        return None
+    return lambda progress: report(replace(progress, phase=f"{label}: {progress.phase}"))

@@ -1,0 +1,170 @@
+"""What a run will do, settled before anything heavy is loaded: inputs pinned, order checked, identities computed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.adapter import Adapter, Json, ModelRef
+from reuselib.errors import IncompatibleStep, StoreError
+from reuselib.lineage import canonical
+from reuselib.lineage.manifest import Manifest
+from reuselib.lineage.verify import verify
+from reuselib.lineage.store import Store
+from reuselib.model.reference import Base, reference
+from reuselib.model.source import Pinned, resolve
+
+if TYPE_CHECKING:
+    from reuselib.data import Data, Splits
+    from reuselib.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Pinned inputs of a run: the same plan gives the same children."""
+
+    base: Pinned
+    steps: tuple[Adapter, ...]
+    """With every `ModelRef` pinned."""
+    task: Task
+    """With what the rows decide filled in, such as the labels."""
+    splits: Splits | None
+    data: Data | None
+    """Where the rows come from, pinned; no path of this machine. None for rows from Python."""
+    seed: int
+    store: Store
+
+    def id(self, adapter: Adapter, parent: Sequence[str]) -> str:
+        """Derivation id of the child that `adapter` makes of the model with that `identity`: 64 hex digits.
+
+        It depends on the inputs only, so a child can be looked up before it is computed.
+        """
+        inputs: Json = {
+            "derivation": 1,
+            "parent": list(parent),
+            "adapter": adapter.describe(),
+            "task": self.task.describe(),
+            "data": self.splits.digest if self.splits else None,
+            "seed": self.seed,
+        }
+        return hashlib.sha256(canonical.dumps(inputs)).hexdigest()
+
+    def finished(self) -> tuple[Path, ...]:
+        """Folders of the leading steps whose children are in the store already, intact.
+
+        Raises:
+            StoreError: a child is there, but its bytes do not match its manifest.
+        """
+        found: list[Path] = []
+        parent = identity(self.base.manifest)
+        for adapter in self.steps:
+            folder = self.store.find(self.id(adapter, parent))
+            if folder is None:
+                break
+            report = verify(folder)
+            if not report.ok:
+                problem = report.problems[0]
+                raise StoreError(
+                    f"the stored child {folder.name[:12]} is damaged: {problem}",
+                    expected="a child whose bytes match its manifest",
+                    fix=f"remove {folder} and run again; it will be computed anew",
+                )
+            found.append(folder)
+            parent = identity(Manifest.read(folder))
+        return tuple(found)
+
+
+def plan(
+    base: Base,
+    steps: Adapter | Sequence[Adapter],
+    *,
+    task: Task,
+    data: Data | Splits | None = None,
+    seed: int = 0,
+    store: Path | None = None,
+) -> Plan:
+    """Pin and check everything that can be without loading a network; see `derive` for the parameters.
+
+    Raises:
+        ReuseError: an input cannot be had, or a step cannot follow the ones before it.
+    """
+    from reuselib.data import Data
+
+    steps = (steps,) if isinstance(steps, Adapter) else tuple(steps)
+    if not steps:
+        raise IncompatibleStep("there is no step", expected="at least one adapter", fix="add one under `steps`")
+    place = Store.default(store)
+    pinned = resolve(reference(base, task, place), place)
+    check_order(steps, form_of(pinned.manifest))
+    splits = data.load() if isinstance(data, Data) else data
+    return Plan(
+        base=pinned,
+        steps=tuple(_pin_references(adapter, place) for adapter in steps),
+        task=task.pin(splits) if splits is not None else task,
+        splits=splits,
+        data=data.pin(splits) if isinstance(data, Data) and splits is not None else None,
+        seed=seed,
+        store=place,
+    )
+
+
+def check_order(steps: Sequence[Adapter], form: str) -> tuple[str, ...]:
+    """The form of each child in turn.
+
+    Raises:
+        IncompatibleStep: a step cannot follow the ones before it; names the step and says why.
+    """
+    forms: list[str] = []
+    for index, adapter in enumerate(steps):
+        try:
+            form = adapter.follow(form)
+        except IncompatibleStep as error:
+            what = f"steps[{index}]: {error.what}"
+            raise IncompatibleStep(what, expected=error.expected, fix=error.fix) from None
+        forms.append(form)
+    return tuple(forms)
+
+
+def form_of(manifest: Manifest | None) -> str:
+    """The form a model has: `dense` unless its manifest says otherwise."""
+    internal = manifest.definition.internal if manifest else None
+    return internal.form if internal else "dense"
+
+
+def identity(manifest: Manifest) -> tuple[str, ...]:
+    """What a model *is*: its digest and, if it holds an adapter only, those of the models it needs."""
+    internal = manifest.definition.internal
+    return (manifest.digests.dir_hash, *(internal.requires if internal else ()))
+
+
+def references(adapter: Adapter) -> tuple[ModelRef, ...]:
+    """The other models that an adapter's fields name, in order."""
+    found: list[ModelRef] = []
+    for entry in fields(adapter):  # type: ignore[arg-type]
+        value = getattr(adapter, entry.name)
+        items = value if isinstance(value, tuple) else (value,)
+        found.extend(item for item in items if isinstance(item, ModelRef))
+    return tuple(found)
+
+
+def _pin_references(adapter: Adapter, store: Store) -> Adapter:
+    changed: Mapping[str, object] = {
+        entry.name: _pinned_value(getattr(adapter, entry.name), store)
+        for entry in fields(adapter)  # type: ignore[arg-type]
+        if _holds_reference(getattr(adapter, entry.name))
+    }
+    return replace(adapter, **changed) if changed else adapter  # type: ignore[type-var]
+
+
+def _holds_reference(value: object) -> bool:
+    items = value if isinstance(value, tuple) else (value,)
+    return any(isinstance(item, ModelRef) for item in items)
+
+
+def _pinned_value(value: object, store: Store) -> object:
+    if isinstance(value, tuple):
+        return tuple(_pinned_value(item, store) for item in value)
+    return resolve(value, store).ref if isinstance(value, ModelRef) else value

@@ -1,0 +1,138 @@
+"""What a finished step is recorded as: its manifest, its figures and its card."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.adapter import Adapter, Json, as_json
+from reuselib.derivation.card import card
+from reuselib.derivation.plan import Plan, form_of, identity, references
+from reuselib.lineage.chain import walk
+from reuselib.lineage.definition import Definition, Internal
+from reuselib.lineage.descriptors import Descriptor, Parent
+from reuselib.lineage.details import Details
+from reuselib.lineage.environment import environment, versions
+from reuselib.lineage.headers import headers
+from reuselib.lineage.manifest import Manifest
+from reuselib.lineage.record import Draft, record
+from reuselib.model.figures import Figures
+from reuselib.model.source import Pinned, resolve
+
+if TYPE_CHECKING:
+    from reuselib.data import Splits
+    from reuselib.derivation.step import Outcome
+
+
+def write_record(plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome, folder: Path) -> None:
+    """Write `lineage/` and the card into a folder that holds the payload."""
+    others = [resolve(ref, plan.store) for ref in references(adapter)]
+    figures = _figures(plan, outcome)
+    ancestors = dict(parent.history)
+    for other in others:
+        ancestors.update(other.history)
+    described = adapter.describe()
+    draft = Draft(
+        name=f"{parent.manifest.name}-{adapter.kind}",
+        definition=Definition(
+            relation=adapter.relation,
+            adapter=adapter.kind,
+            recipe=described[adapter.kind],
+            task=plan.task.describe(),
+            data=_data(plan),
+            seed=plan.seed,
+            internal=_internal(plan, adapter, parent, outcome),
+            dependencies=_dependencies(adapter, parent, others, plan.splits),
+        ),
+        details=Details(
+            versions=versions(),
+            started=outcome.started,
+            finished=outcome.finished,
+            invocation_id=f"urn:uuid:{uuid.uuid4()}",
+        ),
+    )
+    manifest = record(
+        folder, draft, metrics=figures.to_json(), environment=environment(), ancestors=ancestors
+    )
+    (folder / "README.md").write_text(card(manifest, figures, _root(manifest, ancestors)), encoding="utf-8")
+
+
+def _root(manifest: Manifest, ancestors: Mapping[str, bytes]) -> str:
+    """The uri of the base that the chain of first parents ends in."""
+    chain = walk(manifest, ancestors).manifests
+    parent = manifest.parents[0]
+    while above := chain[parent.manifest_sha256].parents:
+        parent = above[0]
+    return parent.uri
+
+
+def _internal(plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome) -> Internal:
+    child, settled = outcome.opened, dict(outcome.settled)
+    device = str(settled.pop("device", "cpu"))
+    return Internal(
+        derivation_id=plan.id(adapter, identity(parent.manifest)),
+        form=child.form,
+        structure=outcome.structure,
+        rebuild=child.rebuild,
+        requires=child.requires,
+        fresh=tuple(sorted(outcome.fresh)),
+        prefix=outcome.prefix,
+        dropped=_dropped(parent, outcome),
+        device=device,
+        world_size=int(settled.pop("num_processes", 1)),
+        determinism="strict" if device == "cpu" else "none",
+        facts=settled,
+    )
+
+
+def _dropped(parent: Pinned, outcome: Outcome) -> tuple[str, ...]:
+    """Tensors of the parent that its network has no use for, such as another task's head."""
+    if form_of(parent.manifest) != "dense":
+        return ()
+    names = {f"{outcome.prefix}{name}" for name in headers(parent.folder)}
+    return tuple(sorted(names - outcome.names))
+
+
+def _figures(plan: Plan, outcome: Outcome) -> Figures:
+    return Figures(
+        metric=plan.task.metric if outcome.after else "",
+        before=outcome.before,
+        after=outcome.after,
+        reference=outcome.reference,
+        step=outcome.figures,
+        cost={**asdict(outcome.cost), "seconds": outcome.seconds},
+        test=plan.splits.facts["splits"]["test"] if plan.splits else {},
+    )
+
+
+def _data(plan: Plan) -> dict[str, Json] | None:
+    if plan.data is not None:
+        described = as_json(plan.data)
+        return described if isinstance(described, dict) else None
+    return {"source": plan.splits.source} if plan.splits else None
+
+
+def _parent(name: str, role: str, pinned: Pinned) -> Parent:
+    return Parent(name, role, pinned.uri, pinned.manifest.digests, pinned.manifest.sha256)
+
+
+def _dependencies(adapter: Adapter, parent: Pinned, others: Sequence[Pinned], splits: Splits | None) -> tuple[Descriptor, ...]:
+    models = [_parent("base", "base", parent)]
+    # what another model is to the child follows from what the adapter does
+    role = {"distill": "teacher", "merge": "merge-source"}.get(adapter.relation, "student-init")
+    models += [_parent(f"{role}-{index + 1}", role, other) for index, other in enumerate(others)]
+    found = [entry for model in models for entry in model.descriptors()]
+    if splits is not None:
+        found.append(
+            Descriptor(
+                name="data",
+                digest={"rowsHash1": splits.digest},
+                role="dataset",
+                uri=splits.source,
+                annotations=dict(splits.facts),
+            )
+        )
+    return tuple(found)

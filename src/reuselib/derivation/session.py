@@ -1,0 +1,154 @@
+"""What an adapter is handed besides the module: the only `Run` there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.adapter import Json, ModelRef, Objective
+from reuselib.errors import DataError, IncompatibleStep
+from reuselib.progress import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reuselib.data import Splits
+    from reuselib.lineage.store import Store
+    from reuselib.task import Batch, Examples, Processor, Rows, Task
+    from reuselib.training.plan import FitPlan, ParameterGroup
+
+
+@dataclass
+class Encoded:
+    """The splits as the task encodes them, each encoded once a run."""
+
+    task: Task
+    processor: Processor
+    done: dict[int, Examples] = field(default_factory=dict)
+
+    def of(self, rows: Rows) -> Examples:
+        """Encode rows, or hand back what was encoded before."""
+        if id(rows) not in self.done:
+            self.done[id(rows)] = self.task.encode(rows, self.processor)
+        return self.done[id(rows)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A `Run`: one adapter's view of task, rows and loop."""
+
+    task: Task
+    rows: Splits | None
+    encoded: Encoded
+    seed: int
+    store: Store
+    fresh: frozenset[str] = frozenset()
+    trackers: tuple[str, ...] = ()
+    logging_dir: Path | None = None
+    report: Report | None = None
+    settled: dict[str, Json] = field(default_factory=dict)
+    """In what way the last `fit` ran: precision, device, processes, threads."""
+
+    @property
+    def splits(self) -> Splits:
+        """The rows.
+
+        Raises:
+            DataError: the recipe names no data.
+        """
+        if self.rows is None:
+            raise DataError(
+                "this step needs rows, but the recipe has no data",
+                expected="`data` with a training and a test split",
+                fix="add `data: {source: ...}`",
+            )
+        return self.rows
+
+    def fit(
+        self,
+        module: nn.Module,
+        plan: FitPlan,
+        *,
+        groups: Sequence[ParameterGroup] = (),
+        objective: Objective | None = None,
+    ) -> dict[str, float]:
+        """Train; holds out a tenth of the training rows if early stopping needs a split and there is none."""
+        from reuselib.training.loop import Job, fit
+
+        splits = self.splits.with_validation() if plan.early_stopping else self.splits
+        validation = splits.validation if plan.early_stopping else None
+        job = Job(
+            task=self.task,
+            processor=self.encoded.processor,
+            train=self.encoded.of(splits.train),
+            validation=None if validation is None else self.encoded.of(validation),
+            seed=self.seed,
+            groups=tuple(groups),
+            objective=objective,
+            trackers=self.trackers,
+            logging_dir=self.logging_dir,
+            report=self.report,
+        )
+        result = fit(module, plan, job)
+        self.settled.update(result.facts)
+        return dict(result.metrics)
+
+    def evaluate(self, module: nn.Module, split: str = "test") -> dict[str, float]:
+        """The task's metrics over one split."""
+        from reuselib.training.evaluate import evaluate
+
+        return evaluate(module, self._examples(split), self.task, self.encoded.processor)
+
+    def calibrate(self, module: nn.Module, num_batches: int) -> None:
+        """Run training rows through the module in inference mode, 32 rows a batch."""
+        from reuselib.training.evaluate import logits
+
+        examples = self._examples("train")
+        logits(module, examples[: 32 * num_batches], self.task, self.encoded.processor, batch_size=32)
+
+    def logits(self, module: nn.Module, num_rows: int) -> Tensor:
+        """Outputs on the first evaluation rows, fp32."""
+        from reuselib.training.evaluate import logits
+
+        return logits(module, self._first("test", num_rows), self.task, self.encoded.processor)
+
+    def example(self) -> Batch:
+        """Two rows of inputs without targets."""
+        batch = self.task.collate(self._first("train", 2), self.encoded.processor)
+        return self.task.inputs(batch)
+
+    def load(self, ref: ModelRef) -> nn.Module:
+        """Another model of the same task, in evaluation mode."""
+        from reuselib.model.opening import open_network
+        from reuselib.model.source import resolve
+
+        pinned = resolve(ref, self.store)
+        opened = open_network(pinned.folder, self.task, self.store, trust_remote_code=ref.trust_remote_code)
+        if opened.fresh:
+            raise IncompatibleStep(
+                f"{ref.source} has no weights for {min(opened.fresh)}: it was not made for this task",
+                expected="a model that is complete for the task",
+                fix="fine-tune it for the task first and name the child",
+            )
+        return opened.module
+
+    def reference(self) -> Mapping[str, float | str]:
+        """What the task's simple method reaches on these rows; empty if it has none."""
+        return (self.task.reference(self.rows) if self.rows is not None else None) or {}
+
+    def with_fresh(self, fresh: frozenset[str]) -> Session:
+        """The same session for a module in which those tensors are newly initialised."""
+        return replace(self, fresh=fresh)
+
+    def _examples(self, split: str) -> Examples:
+        rows = getattr(self.splits, split)
+        if rows is None:
+            raise DataError(f"there is no split '{split}'", expected="train, test or validation")
+        return self.encoded.of(rows)
+
+    def _first(self, split: str, num_rows: int) -> Examples:
+        examples = self._examples(split)
+        return [examples[index] for index in islice(range(len(examples)), num_rows)]

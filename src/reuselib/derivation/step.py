@@ -1,0 +1,140 @@
+"""One step: a child computed, measured and written, ready to be recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.adapter import Adapted, Adapter, Json
+from reuselib.derivation.session import Session
+from reuselib.errors import IncompatibleStep
+from reuselib.measure.cost import Cost, cost
+from reuselib.model.opening import Opened
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a step leaves behind besides the payload."""
+
+    opened: Opened
+    """The child in memory, ready for the next step."""
+    structure: Json
+    fresh: frozenset[str]
+    prefix: str
+    """How the network before the step differed from its folder, see `Opened`."""
+    names: frozenset[str]
+    """Tensors of the network before the step."""
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    figures: Mapping[str, float]
+    """What the adapter found worth recording."""
+    reference: Mapping[str, float | str]
+    """What the task's simple method reaches, see `Task.reference`."""
+    settled: Mapping[str, Json]
+    """In what way the loop ran, such as its precision and device."""
+    cost: Cost
+    started: datetime
+    finished: datetime
+    seconds: float
+    """Wall time of the adapter alone, without measuring and saving."""
+
+
+def perform(
+    adapter: Adapter, parent: Opened, session: Session, *, identity: tuple[str, ...], folder: Path
+) -> Outcome:
+    """Apply `adapter` to the network in `parent`, which is used up, and write the child's payload to `folder`.
+
+    Args:
+        adapter: what to do.
+        parent: the network before.
+        session: the adapter's view of task, rows and loop.
+        identity: of the parent, see `derivation.plan.identity`.
+        folder: empty; receives the payload.
+
+    Raises:
+        IncompatibleStep: the adapter cannot be applied, or made a network that could never be loaded again.
+    """
+    from reuselib.training.seeds import seeded
+
+    began = datetime.now(UTC)
+    before = _measured(parent.module, session)
+    shapes = _shapes(parent.module)
+    started = time.perf_counter()
+    with seeded(session.seed):
+        adapted = adapter.adapt(parent.module, session.with_fresh(parent.fresh))
+    seconds = time.perf_counter() - started
+    # a module keeps its marks from earlier steps, so they only count if this one trained
+    learned = adapted.module.parameters() if session.settled else ()
+    num_trainable = sum(p.numel() for p in learned if p.requires_grad)
+    module = adapted.module.eval()
+    form = adapter.follow(parent.form)
+    if form == parent.form:
+        _refuse_lost_structure(adapter, shapes, _shapes(module))
+    if adapter.whole:
+        session.task.save(module, parent.processor, folder)
+    else:
+        adapter.save(module, folder)
+    return Outcome(
+        opened=Opened(
+            module,
+            parent.processor,
+            form,
+            rebuild=(*parent.rebuild, *_own_structure(adapter, adapted)),
+            requires=() if adapter.whole else identity,
+        ),
+        structure=adapted.structure,
+        fresh=parent.fresh,
+        prefix=parent.prefix,
+        names=frozenset(shapes),
+        before=before,
+        after=_measured(module, session),
+        figures=adapted.metrics,
+        reference=session.reference(),
+        settled=dict(session.settled),
+        cost=cost(module, folder, num_trainable=num_trainable),
+        started=began,
+        finished=datetime.now(UTC),
+        seconds=seconds,
+    )
+
+
+def _measured(module: nn.Module, session: Session) -> dict[str, float]:
+    """The task's metrics on the test rows; none if the recipe has no data."""
+    return session.evaluate(module) if session.rows is not None else {}
+
+
+def _shapes(module: nn.Module) -> Shapes:
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
+def _own_structure(adapter: Adapter, adapted: Adapted) -> tuple[Json, ...]:
+    """What later loads must replay. An adapter that is not whole replays its own, over its base."""
+    if not adapter.whole or not _rebuilds(adapter) or adapted.structure is None:
+        return ()
+    return ({"adapter": adapter.describe(), "structure": adapted.structure},)
+
+
+def _rebuilds(adapter: Adapter) -> bool:
+    return type(adapter).rebuild is not Adapter.rebuild
+
+
+def _refuse_lost_structure(adapter: Adapter, before: Shapes, after: Shapes) -> None:
+    """Fail now rather than when somebody loads the child."""
+    if before == after or _rebuilds(adapter):
+        return
+    name = min(set(before.items()) ^ set(after.items()))[0]
+    raise IncompatibleStep(
+        f"'{adapter.kind}' changed the network (tensor {name}: {before.get(name)} before, {after.get(name)} after), "
+        "but says nothing about how to rebuild it, so the child could never be loaded",
+        expected="`rebuild` to redo the change from `structure`",
+        fix=f"override rebuild() in {type(adapter).__name__} and hand back a structure",
+    )

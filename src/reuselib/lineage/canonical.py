@@ -1,0 +1,126 @@
+"""JSON as the record uses it: written in one canonical form (RFC 8785), read strictly.
+
+Two readers must never understand the same bytes differently, so whatever JSON leaves open is
+refused: repeated keys, NaN, lone surrogates, a byte order mark, numbers that a double cannot hold,
+and input made to exhaust the reader.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NoReturn
+
+import rfc8785
+
+from reuselib.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from reuselib.adapter import Json
+
+MAX_BYTES = 16 * 2**20
+MAX_DEPTH = 64
+MAX_INTEGER = 2**53 - 1
+"""The largest integer that every JSON reader keeps exact."""
+_MAX_INTEGER_LENGTH = len("-") + 21
+"""A double is written as a plain integer up to 21 digits, with an exponent beyond."""
+
+
+def dumps(value: Json | Mapping[str, object]) -> bytes:
+    """Write a value in its only form.
+
+    A float with an integral value is written as an integer (`1.0` as `1`), because JSON has one
+    kind of number.
+
+    Raises:
+        IntegrityError: `BAD_JSON`, the value has no exact form in JSON.
+    """
+    _check(value)
+    try:
+        return rfc8785.dumps(value)  # pyright: ignore[reportArgumentType]
+    except ValueError as error:
+        raise IntegrityError(
+            "BAD_JSON",
+            f"a value cannot be written as JSON: {error}",
+            fix="record only text, booleans, finite numbers, integers below 2^53, lists and mappings",
+        ) from error
+
+
+def loads(data: bytes, *, path: str = "", limit: int = MAX_BYTES) -> Json:
+    """Read JSON that leaves nothing to interpretation.
+
+    Args:
+        data: the bytes, UTF-8.
+        path: name of the file, for the error.
+        limit: the largest number of bytes accepted.
+
+    Raises:
+        IntegrityError: `BAD_JSON`, with the reason.
+    """
+
+    def refuse(why: str) -> NoReturn:
+        raise IntegrityError("BAD_JSON", f"{path or 'JSON'}: {why}", path=path)
+
+    def pairs(items: list[tuple[str, Json]]) -> dict[str, Json]:
+        mapping = dict(items)
+        if len(mapping) < len(items):
+            keys = [key for key, _ in items]
+            refuse(f"key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+        return mapping
+
+    if len(data) > limit:
+        refuse(f"{len(data)} bytes, at most {limit} are read")
+    try:
+        text = data.decode("utf-8")
+        if text.startswith("\ufeff"):
+            refuse("starts with a byte order mark")
+        value = json.loads(
+            text,
+            object_pairs_hook=pairs,
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=_constant,
+        )
+        _check(value, path)
+    except (ValueError, RecursionError) as error:
+        refuse(str(error))
+    return value
+
+
+def _integer(literal: str) -> int | float:
+    # The length comes first: turning a million digits into an integer takes quadratic time.
+    if len(literal) <= _MAX_INTEGER_LENGTH:
+        value = int(literal)
+        if abs(value) <= MAX_INTEGER:
+            return value
+        # The canonical form of a large double is a plain integer, which no other number shares.
+        if rfc8785.dumps(float(value)) == literal.encode():
+            return float(value)
+    raise ValueError(f"integer {literal[:24]} is beyond 2^53, where numbers are no longer exact")
+
+
+def _float(literal: str) -> float:
+    value = float(literal)
+    if not math.isfinite(value):
+        raise ValueError(f"number {literal[:24]} is too large")
+    return value
+
+
+def _constant(literal: str) -> NoReturn:
+    raise ValueError(f"{literal} is not a JSON number")
+
+
+def _check(value: object, path: str = "", depth: int = 0) -> None:
+    """Refuse deep nesting and text that is not Unicode, in both directions alike."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            raise IntegrityError("BAD_JSON", f"{value!r} holds a lone surrogate", path=path)
+    elif isinstance(value, Mapping | list | tuple):
+        if depth == MAX_DEPTH:
+            raise IntegrityError("BAD_JSON", f"nested deeper than {MAX_DEPTH} levels", path=path)
+        for item in value:
+            _check(item, path, depth + 1)
+        if isinstance(value, Mapping):
+            for item in value.values():
+                _check(item, path, depth + 1)

@@ -1,0 +1,91 @@
+"""SHA-256 of many pieces of files at once, on all cores.
+
+hashlib lets go of the interpreter lock while it works, so plain threads are enough. Files are read
+rather than mapped: a file that shrinks under a mapping kills the process, whereas a short read is
+an error one can explain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from reuselib.errors import IntegrityError, SourceError
+
+_CHUNK = 2**18  # Fits the second-level cache, so that hashing does not wait for memory twice.
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of a file."""
+
+    path: Path
+    start: int = 0
+    end: int | None = None
+    """The first byte that is no longer part of it; `None` for the end of the file, wherever it is."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        end = self.path.stat().st_size if self.end is None else self.end
+        return end - self.start
+
+
+def num_cores() -> int:
+    """Cores this process may use, which in a container are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def sha256_all(spans: Sequence[Span]) -> list[str]:
+    """The digest of every span, in the order given.
+
+    Raises:
+        SourceError: a file cannot be read.
+        IntegrityError: `TRUNCATED`, a file ends before a span does.
+    """
+    try:
+        sizes = [span.size for span in spans]
+    except OSError as error:
+        raise _unreadable(error) from error
+    # The largest first: otherwise one large piece, begun last, leaves the other cores idle.
+    order = sorted(range(len(spans)), key=lambda index: -sizes[index])
+    with ThreadPoolExecutor(num_cores()) as pool:
+        digests = dict(zip(order, pool.map(sha256, [spans[index] for index in order]), strict=True))
+    return [digests[index] for index in range(len(spans))]
+
+
+def sha256(span: Span) -> str:
+    """The digest of one span, as 64 hex digits."""
+    digest = hashlib.sha256()
+    left = -1 if span.end is None else span.end - span.start
+    buffer = memoryview(bytearray(_CHUNK if left < 0 else min(left, _CHUNK)))
+    try:
+        with span.path.open("rb", buffering=0) as file:
+            file.seek(span.start)
+            while left:
+                num_read = file.readinto(buffer if left < 0 else buffer[:left])
+                if not num_read:
+                    break
+                digest.update(buffer[:num_read])
+                left -= num_read if left > 0 else 0
+    except OSError as error:
+        raise _unreadable(error) from error
+    if left > 0:
+        raise IntegrityError(
+            "TRUNCATED", f"{span.path.name} ends {left} bytes early", path=span.path.name
+        )
+    return digest.hexdigest()
+
+
+def _unreadable(error: OSError) -> SourceError:
+    return SourceError(
+        f"cannot read {error.filename}: {error.strerror}",
+        expected="a file that this user may read",
+        fix="check that the path exists and its permissions",
+    )

@@ -1,0 +1,70 @@
+"""What verification found: problems by file and tensor, what was checked, and what was not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reuselib.errors import IntegrityError, ReuseError
+from reuselib.lineage.manifest import Manifest
+
+if TYPE_CHECKING:
+    from reuselib.adapter import Json
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One way in which a folder is not what its manifest says."""
+
+    code: str
+    """Stable and machine-readable, such as `DIGEST_MISMATCH`."""
+    message: str
+    path: str = ""
+    """The file, relative to the folder."""
+    tensor: str = ""
+
+    @classmethod
+    def of(cls, error: ReuseError) -> Problem:
+        """From the error that says the same."""
+        if not isinstance(error, IntegrityError):
+            return cls("UNREADABLE", str(error))
+        message = error.what.removeprefix(f"{error.code}: ")
+        return cls(error.code, message, error.path, error.tensor)
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.code}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What verification found."""
+
+    problems: tuple[Problem, ...]
+    checked: tuple[str, ...]
+    """What holds, or is named among the problems."""
+    unchecked: tuple[str, ...]
+    """What a reader might believe was checked, and was not."""
+    manifest: Manifest | None = None
+    num_files: int = 0
+    num_tensors: int = 0
+    num_bytes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong with what was checked."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Json]:
+        """As plain JSON."""
+        return {
+            "ok": self.ok,
+            "problems": [vars(problem) for problem in self.problems],
+            "checked": list(self.checked),
+            "unchecked": list(self.unchecked),
+            "name": self.manifest.name if self.manifest else None,
+            "digest": dict(self.manifest.digests.to_json()) if self.manifest else None,
+            "numFiles": self.num_files,
+            "numTensors": self.num_tensors,
+            "numBytes": self.num_bytes,
+        }

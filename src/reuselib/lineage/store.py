@@ -1,0 +1,197 @@
+"""The store: a local folder of children, so that what exists is not computed twice.
+
+`models/<derivation id>/` are children, `roots/` remembers bases by `dirHash`, `tmp/` is where
+children grow. A child appears by one rename, complete and on the disk, or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reuselib.errors import IntegrityError, StoreError
+from reuselib.lineage import canonical
+from reuselib.lineage.disk import explain, no_room, sync, sync_tree, write_file, writing
+from reuselib.lineage.manifest import MANIFEST
+from reuselib.lineage.output import deliver
+from reuselib.lineage.scratch import scratch, sweep
+
+MIN_PREFIX = 8
+"""Digits by which a child may be named, if they are unique."""
+
+
+def cache_folder() -> Path:
+    """Where things that can be made again are kept for this user: `REUSELIB_CACHE`, or the platform's place."""
+    if chosen := os.environ.get("REUSELIB_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        place = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        place = Path.home() / "Library" / "Caches"
+    else:
+        place = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(place) / "reuselib"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store at a path, which need not exist yet."""
+
+    path: Path
+
+    @classmethod
+    def default(cls, path: Path | str | None = None) -> Store:
+        """The store at `path`, else at `REUSELIB_STORE`, else in the user's cache."""
+        chosen = path or os.environ.get("REUSELIB_STORE")
+        return cls(Path(chosen).expanduser().absolute() if chosen else cache_folder())
+
+    def check(self) -> None:
+        """Find out before a long computation whether its result could be kept.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with writing(self.path), scratch(self._tmp) as folder:
+            write_file(folder / "probe", b"probe")
+
+    def find(self, derivation_id: str) -> Path | None:
+        """The folder of a child, named by its id or by at least 8 first digits of it.
+
+        Raises:
+            StoreError: the digits fit several children, or are no such digits.
+        """
+        if not re.fullmatch(f"[0-9a-f]{{{MIN_PREFIX},64}}", derivation_id):
+            raise StoreError(
+                f"{derivation_id!r} names no child in the store",
+                expected=f"{MIN_PREFIX} to 64 hex digits of a derivation id",
+                fix=f"see the names in {self._models}",
+            )
+        found = [path for path in sorted(self._models.glob(f"{derivation_id}*")) if _is_child(path)]
+        if len(found) > 1:
+            raise StoreError(
+                f"{derivation_id} fits {len(found)} children: {', '.join(p.name for p in found)}",
+                fix="give more digits",
+            )
+        return found[0] if found else None
+
+    @contextmanager
+    def fill(self, derivation_id: str) -> Iterator[Path]:
+        """An empty folder that becomes the child at the end of the block, or vanishes if the block raises.
+
+        If another process was faster its child is kept, since both are the same; so look it up with
+        `find` afterwards.
+
+        Raises:
+            StoreError: the store cannot be written, or the disk is full.
+        """
+        self._check_digest(derivation_id)
+        with self._growing(self._models / derivation_id, _is_child) as folder:
+            yield folder
+
+    def export(self, derivation_id: str, output: Path, *, overwrite: bool = False) -> Path:
+        """Copy a child to a folder of the user's, which afterwards is whole or as before; return the folder.
+
+        Raises:
+            StoreError: there is no such child, `check_output` refuses the folder, or it cannot be
+            written.
+        """
+        source = self.find(derivation_id)
+        if source is None:
+            raise StoreError(
+                f"the store at {self.path} has no child {derivation_id}",
+                fix="run its recipe again, or name another store with --store",
+            )
+        return deliver(source, output, overwrite=overwrite)
+
+    def locate(self, dir_hash: str) -> Path | None:
+        """Where a base was last seen. That may have changed since: check its digest."""
+        self._check_digest(dir_hash)
+        if (kept := self._roots / dir_hash).is_dir():
+            return kept
+        try:
+            note = canonical.loads((self._roots / f"{dir_hash}.json").read_bytes())
+        except (OSError, IntegrityError):
+            return (
+                None  # Never seen, or a damaged note, which is the same: it will be written again.
+            )
+        path = note.get("path") if isinstance(note, dict) else None
+        return Path(path) if isinstance(path, str) and Path(path).is_dir() else None
+
+    def remember_root(self, dir_hash: str, path: Path) -> None:
+        """Note where a base is."""
+        self._check_digest(dir_hash)
+        with writing(self._roots):
+            self._roots.mkdir(parents=True, exist_ok=True)
+        note = canonical.dumps({"path": str(path.absolute())})
+        write_file(self._roots / f"{dir_hash}.json", note)
+
+    @contextmanager
+    def keep_root(self, dir_hash: str) -> Iterator[Path]:
+        """As `fill`, for a base that is in no folder of its own, such as a module from Python."""
+        self._check_digest(dir_hash)
+        with self._growing(self._roots / dir_hash, Path.is_dir) as folder:
+            yield folder
+
+    @property
+    def _models(self) -> Path:
+        return self.path / "models"
+
+    @property
+    def _roots(self) -> Path:
+        return self.path / "roots"
+
+    @property
+    def _tmp(self) -> Path:
+        return self.path / "tmp"
+
+    def _check_digest(self, digest: str) -> None:
+        # It becomes a file name, so it must not be able to leave the store.
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise StoreError(f"{digest!r} is not a digest", expected="64 lower-case hex digits")
+
+    @contextmanager
+    def _growing(self, target: Path, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
+        """A folder in `tmp` that becomes `target` once the block is done."""
+        with ExitStack() as stack:
+            with writing(self.path):
+                sweep(self._tmp)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                outer = stack.enter_context(scratch(self._tmp))
+                folder = outer / "new"
+                folder.mkdir()
+            with _explaining_full_disk(self.path):
+                yield folder
+            with writing(self.path):
+                sync_tree(folder)
+                if target.exists() and not is_whole(target):
+                    # Nothing appears here in parts, so this was damaged by hand.
+                    target.rename(outer / "damaged")
+                try:
+                    folder.rename(target)
+                except OSError:
+                    # Another process was faster, and its result is the same.
+                    if not is_whole(target):
+                        raise
+                sync(target.parent)
+
+
+@contextmanager
+def _explaining_full_disk(path: Path) -> Iterator[None]:
+    """Put a full disk into words; all other errors of a block are its own business."""
+    try:
+        yield
+    except Exception as error:
+        if not no_room(error):
+            raise
+        known = error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
+        raise explain(known, path) from error
+
+
+def _is_child(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()

@@ -1,0 +1,126 @@
+"""Opening a model folder: the network with its weights, rebuilt as its manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.adapter import Adapter, Json
+from reuselib.errors import IntegrityError, SourceError
+from reuselib.lineage.manifest import MANIFEST, Manifest
+from reuselib.lineage.tensors import Tensors
+from reuselib.values.named import parse_adapter
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from reuselib.lineage.definition import Internal
+    from reuselib.lineage.store import Store
+    from reuselib.task import Processor, Task
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network in memory, and what is known about how it must be rebuilt."""
+
+    module: nn.Module
+    processor: Processor
+    form: str = "dense"
+    """What kind of weights it has, see `Adapter.follow`."""
+    rebuild: tuple[Json, ...] = ()
+    """Changes that the configuration cannot say, in order: `{"adapter": ..., "structure": ...}`."""
+    requires: tuple[str, ...] = ()
+    """`dirHash` of each model whose weights this one needs besides its own, the nearest first."""
+    fresh: frozenset[str] = frozenset()
+    """Tensors that the folder does not hold, initialised on opening."""
+    prefix: str = ""
+    """What the network's names have in front of the folder's."""
+
+
+def open_network(folder: Path, task: Task, store: Store, *, trust_remote_code: bool = False) -> Opened:
+    """Load the network of a base or of a child, with whatever that needs.
+
+    New parameters, such as those of a head that the base lacks, use torch's global generator.
+
+    Raises:
+        SourceError: a model that an adapter needs is not at hand.
+        IntegrityError: weights and structure do not fit.
+    """
+    manifest = read_manifest(folder)
+    internal = manifest.definition.internal if manifest else None
+    if manifest is None or internal is None:
+        loaded = task.load(folder, trust_remote_code=trust_remote_code)
+        return Opened(loaded.module, loaded.processor, fresh=loaded.fresh, prefix=loaded.prefix)
+    adapter = recorded_adapter(manifest)
+    if not adapter.whole:
+        below = needed_folder(manifest, store)
+        base = open_network(below, task, store, trust_remote_code=trust_remote_code)
+        module = adapter.rebuild(base.module, internal.structure)
+        adapter.load(module, folder)
+        processor = base.processor
+    elif internal.rebuild:
+        module, processor = _rebuilt(folder, task, internal), task.processor(folder)
+    else:
+        loaded = task.load(folder, trust_remote_code=trust_remote_code)
+        module, processor = loaded.module, loaded.processor
+    return Opened(module.eval(), processor, internal.form, internal.rebuild, internal.requires)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder, or None for a base that has none."""
+    return Manifest.read(folder) if (folder / MANIFEST).exists() else None
+
+
+def recorded_adapter(manifest: Manifest) -> Adapter:
+    """The adapter that made a child, with its recorded configuration."""
+    return parse_adapter({str(manifest.definition.adapter): dict(manifest.definition.recipe)})
+
+
+def needed_folder(manifest: Manifest, store: Store) -> Path:
+    """Where the model is whose weights an adapter-only child needs.
+
+    Raises:
+        SourceError: it is not at hand.
+    """
+    parent = manifest.parents[0]
+    found = store.locate(parent.digests.dir_hash)
+    if found is None:
+        raise SourceError(
+            f"{manifest.name} holds an adapter only, and its base is not at hand: "
+            f"{parent.uri} (dirHash {parent.digests.dir_hash})",
+            expected="the base in the store, or opened before with this store",
+            fix="open the base once with this store, or derive the model again",
+        )
+    return found
+
+
+def _rebuilt(folder: Path, task: Task, internal: Internal) -> nn.Module:
+    """The network from its configuration and the recorded changes, then the folder's weights."""
+    module = task.skeleton(folder)
+    for entry in internal.rebuild:
+        module = parse_adapter(entry["adapter"]).rebuild(module, entry["structure"])
+    load_weights(module, Tensors(folder))
+    return module
+
+
+def load_weights(module: nn.Module, weights: Tensors) -> None:
+    """Copy every tensor into the network; one too many, too few or of another shape is an error."""
+    import torch
+
+    state: Mapping[str, torch.Tensor] = module.state_dict()
+    filled: set[int] = set()
+    with torch.no_grad():
+        for name in weights:
+            info = weights.info(name)
+            if name not in state or tuple(state[name].shape) != tuple(info.shape):
+                raise IntegrityError(
+                    "UNKNOWN_TENSOR", f"{name} has no place in the network", path=info.file, tensor=name
+                )
+            state[name].copy_(weights[name])
+            filled.add(state[name].data_ptr())
+    # a tied tensor is stored once, under the name of one of its places
+    empty = sorted(name for name, value in state.items() if value.data_ptr() not in filled)
+    if empty:
+        raise IntegrityError("MISSING_TENSOR", f"{empty[0]} is not in the folder", tensor=empty[0])

@@ -1,0 +1,133 @@
+"""The other contract: what a model is for. Loading, encoding, loss, metrics, and what counts as the head."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from reuselib.adapter import Json, as_json
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from torch import Tensor, nn
+
+    from reuselib.data import Splits
+
+Batch: TypeAlias = "dict[str, Tensor]"
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
+"""Raw rows, one mapping of column to value each: a `datasets.Dataset` or a list."""
+Examples: TypeAlias = Sequence[Mapping[str, Any]]
+"""Encoded rows: numpy arrays and numbers by input name. May encode lazily, on access."""
+Processor: TypeAlias = Any
+"""A tokenizer or image processor of transformers, or None."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with its weights, as a task reads it from a folder."""
+
+    module: nn.Module
+    """In fp32, in evaluation mode."""
+    processor: Processor
+    fresh: frozenset[str] = frozenset()
+    """Tensors (names in `module.state_dict()`) that the folder does not hold and were initialised here."""
+    prefix: str = ""
+    """What the module's names have in front of the folder's, such as `bert.` when a head was added."""
+
+
+class Task(ABC):
+    """What a model is for. A frozen dataclass: its fields are column names and options, as written in recipes."""
+
+    kind: ClassVar[str]
+    """Stable name in recipes and manifests."""
+    metric: str
+    """Name of the metric that decides (a property or a class attribute)."""
+    greater_is_better: ClassVar[bool] = True
+
+    def describe(self) -> dict[str, Json]:
+        """The task as recipes write it: its kind, and every field."""
+        return {self.kind: as_json(self)}
+
+    # Rows. Nothing in this part imports torch, so that a repeated run is recognised in a moment.
+
+    def pin(self, splits: Splits) -> Self:
+        """Check the rows and fill in what they decide, such as the list of labels.
+
+        Raises:
+            DataError: a column is missing, a label occurs only in the test rows, a split is empty, ...
+        """
+        return self
+
+    def reference(self, splits: Splits) -> Mapping[str, float | str] | None:
+        """What a simple method without a pre-trained model reaches: `{"name": ..., metric: value}`."""
+        return None
+
+    # The network.
+
+    @abstractmethod
+    def load(self, folder: Path, *, trust_remote_code: bool = False) -> Loaded:
+        """Read network, weights (fp32) and processor. New parameters use torch's global generator."""
+
+    @abstractmethod
+    def skeleton(self, folder: Path) -> nn.Module:
+        """The network that the folder's configuration describes, without its weights: where `rebuild` starts."""
+
+    def processor(self, folder: Path) -> Processor:
+        """The processor alone, for a network that is rebuilt from its skeleton; None if the task has none."""
+        return None
+
+    @abstractmethod
+    def save(self, module: nn.Module, processor: Processor, folder: Path) -> None:
+        """Write network, weights (safetensors only) and processor. The same module gives the same bytes."""
+
+    @abstractmethod
+    def head(self, module: nn.Module) -> tuple[str, ...]:
+        """Names of the submodules that turn features into the task's outputs."""
+
+    # Batches.
+
+    @abstractmethod
+    def encode(self, rows: Rows, processor: Processor) -> Examples:
+        """Turn rows into what `collate` takes."""
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Mapping[str, Any]], processor: Processor) -> Batch:
+        """Pad to the longest and stack. Inputs of the network and targets, by name."""
+
+    def length(self, example: Mapping[str, Any]) -> int:
+        """What an example costs, for bucketing; 1 if all cost the same."""
+        return 1
+
+    @abstractmethod
+    def inputs(self, batch: Batch) -> Batch:
+        """The part of a batch that the network takes: everything but the targets."""
+
+    @abstractmethod
+    def num_targets(self, batch: Batch) -> int:
+        """Over how many targets the loss of this batch sums: rows, or tokens that are predicted."""
+
+    # Learning.
+
+    def forward(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The network's outputs (logits) for a batch."""
+        return module(**self.inputs(batch)).logits
+
+    def answers(self, logits: Tensor) -> list[Any]:
+        """What the outputs say in the task's own terms, such as label names: one entry a row."""
+        return logits.tolist()
+
+    @abstractmethod
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The loss summed over the batch's targets: a scalar in fp32."""
+
+    @abstractmethod
+    def observe(self, logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        """What `metrics` needs of each row: tensors whose first dimension is the rows of the batch."""
+
+    @abstractmethod
+    def metrics(self, observed: Mapping[str, Tensor]) -> dict[str, float]:
+        """The task's metrics, from the observations of all rows: each [rows, ...], on the CPU."""

@@ -1,0 +1,38 @@
+"""What a configuration says about a network's outputs: how many, their labels, the kind of problem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reuselib.errors import SourceError
+
+
+def describe(config: Any, labels: Sequence[str], problem_type: str | None = None) -> None:
+    """Write labels and problem into a configuration, so that plain transformers knows them too."""
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    config.problem_type = problem_type
+
+
+def describes_others(config: Any, labels: Sequence[str]) -> bool:
+    """Whether a configuration is that of a head for other labels, so that its weights mean nothing here.
+
+    Labels that were never named (`LABEL_0`) are taken to be ours, and case does not count.
+
+    Raises:
+        SourceError: the same labels in another order, which would turn right answers into wrong ones.
+    """
+    theirs = [str(config.id2label[index]) for index in sorted(config.id2label)]
+    if len(theirs) != len(labels) or theirs == [f"LABEL_{index}" for index in range(len(labels))]:
+        return False
+    folded = [label.casefold() for label in theirs]
+    ours = [label.casefold() for label in labels]
+    if folded != ours and sorted(folded) == sorted(ours):
+        ordered = [labels[ours.index(label)] for label in folded]
+        raise SourceError(
+            f"the model has the task's labels in another order: {', '.join(theirs)}",
+            expected=f"the task's order: {', '.join(labels)}",
+            fix=f"set `labels: [{', '.join(ordered)}]` in the task",
+        )
+    return folded != ours

@@ -1,0 +1,276 @@
+"""The one training loop: every adapter that learns learns here, on one CPU core or many GPUs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.errors import TrainingError
+from reuselib.progress import Progress, Report
+from reuselib.training.accelerating import opened, prepared, settings
+from reuselib.training.batching import costs, micro_batches, plan_batches, share
+from reuselib.training.checks import check, num_epochs, num_micro_rows, num_steps
+from reuselib.training.device import placed, target_device
+from reuselib.training.evaluate import evaluate
+from reuselib.training.optimizer import adamw, clip, set_learning_rate
+from reuselib.training.plan import FitPlan, ParameterGroup
+from reuselib.training.precision import resolve
+from reuselib.training.schedule import factor
+from reuselib.training.seeds import seeded
+from reuselib.training.stages import Stages
+from reuselib.training.stopping import Best
+from reuselib.training.threads import all_cores
+from reuselib.training.watch import Seen, Watch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from accelerate.optimizer import AcceleratedOptimizer
+    from torch import Tensor, nn
+
+    from reuselib.adapter import Objective
+    from reuselib.task import Batch, Examples, Processor, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to train on, and whom to tell."""
+
+    task: Task
+    processor: Processor
+    train: Examples
+    validation: Examples | None = None
+    """Looked at after each epoch when the plan stops early; otherwise not at all."""
+    seed: int = 0
+    groups: Sequence[ParameterGroup] = ()
+    objective: Objective | None = None
+    """Replaces the task's loss; like it, summed over the batch's targets."""
+    trackers: tuple[str, ...] = ()
+    """Names that accelerate knows, such as `tensorboard`."""
+    logging_dir: Path | None = None
+    report: Report | None = None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How the training went."""
+
+    metrics: dict[str, float]
+    """`train_loss` (mean over the targets of the last epoch), `num_steps`, `num_examples`, `epochs`, `seconds`,
+    `examples_per_second`; with early stopping also `best_epoch` (from 0) and `validation_<metric>`."""
+    facts: dict[str, str | int]
+    """In what way: `precision`, `device`, `num_processes`, `num_threads`."""
+
+
+def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
+    """Train the parameters of `module` that require a gradient, in place.
+
+    The gradient of an optimizer step is that of the mean loss over all targets of its batch, however the batch is
+    cut into micro-batches and spread over processes. On a CPU the same arguments give the same weights, bit for bit.
+    The module comes back on its device and in its mode.
+
+    Raises:
+        TrainingError: the plan cannot be followed, or a loss, gradient or weight is not finite.
+    """
+    check(plan, job.train, job.validation)
+    stages = Stages(module, job.groups, num_epochs(plan, len(job.train)))
+    precision = resolve(plan.precision, target_device())
+    with ExitStack() as stack:
+        threads = stack.enter_context(all_cores())
+        accelerator = stack.enter_context(opened(precision, job.trackers, job.logging_dir))
+        stack.enter_context(placed(module, accelerator.device))
+        stack.enter_context(stages.learning())
+        stack.enter_context(seeded(job.seed, accelerator.process_index))
+        wrapped = stack.enter_context(prepared(accelerator, module))
+        if job.trackers:
+            accelerator.init_trackers("reuselib", config=settings(plan))
+        optimizer = accelerator.prepare_optimizer(adamw(module, plan, job.groups))
+        loop = Loop(module, wrapped, plan, job, stages, accelerator, optimizer)
+        facts = {
+            "precision": precision,
+            "device": accelerator.device.type,
+            "num_processes": accelerator.num_processes,
+            "num_threads": threads,
+        }
+        return FitResult(loop.run(), facts)
+
+
+@dataclass
+class Loop:
+    """The state of one run, and its three levels: run, epoch, step."""
+
+    module: nn.Module
+    wrapped: nn.Module
+    """The module as accelerate calls it."""
+    plan: FitPlan
+    job: Job
+    stages: Stages
+    accelerator: Accelerator
+    optimizer: AcceleratedOptimizer
+    watch: Watch = field(default_factory=Watch)
+    step: int = 0
+    num_rows: int = 0
+    loss_sum: float | Tensor = 0.0
+    """Loss and targets of the present epoch so far."""
+    num_targets: float = 0.0
+
+    def run(self) -> dict[str, float]:
+        """Train for as long as the plan says."""
+        started = time.perf_counter()
+        best = self._best()
+        lengths = costs(self.job.train, self.job.task) if self.plan.group_by_length else None
+        epoch = 0
+        for epoch in range(self.stages.num_epochs):
+            self._epoch(epoch, lengths)
+            if best is not None:
+                self._validate(best, epoch)
+                if best.exhausted and epoch >= self.stages.last_opening:
+                    break
+        if best is not None:
+            best.restore(self.module)
+        self._check_weights()
+        seconds = time.perf_counter() - started
+        metrics = {
+            "train_loss": float(self.loss_sum) / self.num_targets,
+            "num_steps": float(self.step),
+            "num_examples": float(self.num_rows),
+            "epochs": float(epoch + 1),
+            "seconds": seconds,
+            "examples_per_second": self.num_rows / seconds,
+        }
+        if best is not None:
+            metrics |= {"best_epoch": float(best.epoch), f"validation_{best.metric}": best.value}
+        return metrics
+
+    def _epoch(self, epoch: int, lengths: Sequence[int] | None) -> None:
+        learning = self.stages.enter(epoch)
+        self.loss_sum, self.num_targets = 0.0, 0.0
+        batches = plan_batches(
+            lengths,
+            len(self.job.train),
+            self.plan.batch_size,
+            seed=self.job.seed,
+            epoch=epoch,
+        )
+        total = num_steps(self.plan, len(self.job.train))
+        for rows in batches[: total - self.step]:
+            rate = self.plan.learning_rate * factor(self.plan.schedule, self.step, total)
+            set_learning_rate(self.optimizer, rate)
+            loss, targets = self._gradient(rows, epoch)
+            norm = self._clip(learning, rows, epoch)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.step += 1
+            self.num_rows += len(rows)
+            self.loss_sum = self.loss_sum + loss * targets
+            self.num_targets += targets
+            self._tell(total, loss, rate, norm)
+        self.watch.look()
+
+    def _gradient(self, rows: Sequence[int], epoch: int) -> tuple[Tensor, float]:
+        """Leave the gradient of the mean loss over all targets in `.grad`; return that loss and their number."""
+        pieces = [self._piece(piece) for piece in micro_batches(rows, self._num_micro_rows)]
+        targets = self._summed(float(sum(number for _, number in pieces)))
+        if targets <= 0:
+            raise TrainingError(f"there is nothing to predict in training rows {list(rows)}")
+        # Processes average their gradients, so each counts for as many as there are.
+        scale = self.accelerator.num_processes / targets
+        loss = None
+        for at, (batch, number) in enumerate(pieces):
+            with self._synchronised(at == len(pieces) - 1):
+                part = self._loss(batch) * (scale if number else 0.0)
+                self.accelerator.backward(part)
+            loss = part.detach() if loss is None else loss + part.detach()
+        loss = self.accelerator.reduce(loss, "mean") if self._many else loss
+        self.watch.see(Seen(self.step, epoch, "the loss", loss, rows))
+        return loss, targets
+
+    def _piece(self, rows: Sequence[int]) -> tuple[Batch, float]:
+        """This process's share of a micro-batch, and its number of targets."""
+        task, processor = self.job.task, self.job.processor
+        mine = share(rows, self.accelerator.process_index, self.accelerator.num_processes)
+        # Without a row of its own, a process still takes part in the exchange of gradients, with a weight of nought.
+        batch = task.collate([self.job.train[row] for row in mine or rows[:1]], processor)
+        number = float(task.num_targets(batch)) if mine else 0.0
+        device = self.accelerator.device
+        return {name: value.to(device, non_blocking=True) for name, value in batch.items()}, number
+
+    def _loss(self, batch: Batch) -> Tensor:
+        if self.job.objective is not None:
+            return self.job.objective(self.wrapped, batch)
+        return self.job.task.loss(self.job.task.forward(self.wrapped, batch), batch)
+
+    def _clip(
+        self, learning: Sequence[nn.Parameter], rows: Sequence[int], epoch: int
+    ) -> Tensor | None:
+        limit = self.plan.optimizer.max_grad_norm
+        if limit is None:
+            return None
+        self.accelerator.unscale_gradients(self.optimizer)
+        norm = clip(learning, limit)
+        # With a loss scale an overflow is expected now and then: the scaler skips that step and lowers the scale.
+        if self.accelerator.scaler is None:
+            self.watch.see(Seen(self.step, epoch, "the norm of the gradient", norm, rows))
+        return norm
+
+    def _tell(self, total: int, loss: Tensor, rate: float, norm: Tensor | None) -> None:
+        if self.job.trackers:
+            values = {"train/loss": loss.item(), "train/learning_rate": rate}
+            if norm is not None:
+                values["train/gradient_norm"] = norm.item()
+            self.accelerator.log(values, step=self.step)
+        if self.job.report is not None and self.accelerator.is_main_process:
+            shown = f"loss {loss.item():.4f}" if loss.device.type == "cpu" else ""
+            self.job.report(Progress("training", self.step, total, shown))
+
+    def _best(self) -> Best | None:
+        if self.plan.early_stopping is None:
+            return None
+        task = self.job.task
+        return Best(self.plan.early_stopping, task.metric, task.greater_is_better)
+
+    def _validate(self, best: Best, epoch: int) -> None:
+        assert self.job.validation is not None  # `check` saw to it
+        metrics = evaluate(self.module, self.job.validation, self.job.task, self.job.processor)
+        if self.job.trackers:
+            values = {f"validation/{name}": value for name, value in metrics.items()}
+            self.accelerator.log(values, step=self.step)
+        best.offer(self.module, epoch, metrics)
+
+    def _check_weights(self) -> None:
+        """The last step is followed by no loss that would show that it broke the weights."""
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad and not parameter.isfinite().all():
+                raise TrainingError(
+                    f"parameter '{name}' is not finite after optimizer step {self.step - 1}",
+                    fix="lower `learning_rate`, or clip with `max_grad_norm`",
+                )
+
+    @property
+    def _many(self) -> bool:
+        return self.accelerator.num_processes > 1
+
+    @property
+    def _num_micro_rows(self) -> int:
+        return num_micro_rows(self.plan, self.accelerator.num_processes)
+
+    def _summed(self, number: float) -> float:
+        """The sum over all processes."""
+        if not self._many:
+            return number
+        import torch
+
+        own = torch.tensor(number, dtype=torch.float64, device=self.accelerator.device)
+        return float(self.accelerator.reduce(own, "sum"))
+
+    @contextmanager
+    def _synchronised(self, now: bool) -> Iterator[None]:
+        """Exchange gradients between processes in this backward pass, or leave it to a later one."""
+        if now or not self._many:
+            yield
+        else:
+            with self.accelerator.no_sync(self.wrapped):
+                yield

@@ -1,0 +1,57 @@
+"""As many threads as there are cores for this process, unless the user decided otherwise."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def num_cores() -> int:
+    """Physical cores that this process may use: affinity, hyper-threads and container quota are respected."""
+    try:
+        allowed = sorted(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+    siblings = {_siblings(cpu) for cpu in allowed}
+    quota = _quota()
+    return max(1, min(len(siblings), quota) if quota else len(siblings))
+
+
+@contextmanager
+def all_cores() -> Iterator[int]:
+    """Use all cores within, divided among the processes of this machine; restore the setting afterwards.
+
+    `OMP_NUM_THREADS`, when set, is the user's word and left alone.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if not os.environ.get("OMP_NUM_THREADS"):
+        num_processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+        wanted = max(1, num_cores() // num_processes)
+        if wanted != before:
+            torch.set_num_threads(wanted)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
+def _siblings(cpu: int) -> str:
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    try:
+        return path.read_text().strip() or str(cpu)
+    except OSError:
+        return str(cpu)
+
+
+def _quota() -> int | None:
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if limit == "max" else math.ceil(int(limit) / int(period))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,303 @@
+"""Plain values to the dataclasses they stand for: strictly, by the types of the fields, all problems at once.
+
+The types are the only definition: what a constructor takes is what a recipe may say. Integers are taken where a
+fraction is wanted, lists become tuples; nothing else is converted.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Any, Final, Literal, Union
+
+from reuselib.catalog import nearest, no_such
+from reuselib.errors import Problem, RecipeError, ReuseError
+from reuselib.values import hints
+from reuselib.values.document import Document, Path, spell
+from reuselib.values.scalars import lookalike
+
+FAILED: Final = object()
+"""Stands for a value that could not be read; why is among the problems."""
+
+WORDS: dict[object, str] = {
+    bool: "true or false", int: "an integer", float: "a number", str: "a string", types.NoneType: "null",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Family:
+    """Classes that are written as a one-key mapping `{kind: {fields}}`: adapters and tasks."""
+
+    name: str
+    kinds: tuple[str, ...]
+    load: Callable[[str], type]
+
+
+@dataclass
+class Binder:
+    """Reads one document."""
+
+    document: Document
+    families: Mapping[type, Family]
+    """By abstract class."""
+    problems: list[Problem] = field(default_factory=list)
+
+    def bind(self, hint: Any, value: Any, path: Path) -> Any:
+        """The value of type `hint` that `value` stands for, or FAILED."""
+        origin = typing.get_origin(hint)
+        if hint in self.families:
+            return self._named(self.families[hint], value, path)
+        if is_dataclass(hint):
+            return self._dataclass(typing.cast("type", hint), value, path)
+        if origin in (Union, types.UnionType):
+            return self._union(hint, value, path)
+        if origin is Literal:
+            return self._literal(hint, value, path)
+        if origin in (tuple, list, Sequence):
+            return self._sequence(hint, value, path)
+        if origin in (dict, Mapping):
+            return self._mapping(hint, value, path)
+        return self._scalar(hint, value, path)
+
+    def report(self, path: Path, message: str) -> object:
+        """Note a problem, unless the same place was already found wanting; returns FAILED."""
+        if spell(path) not in {problem.key for problem in self.document.problems}:
+            self.problems.append(self.document.problem(path, message))
+        return FAILED
+
+    def _named(self, family: Family, value: Any, path: Path) -> Any:
+        """`{kind: {fields}}`, or the kind alone."""
+        if isinstance(value, str):
+            value = {value: None}
+        if not isinstance(value, dict) or not value:
+            example = f"{{{family.kinds[0]}: {{}}}}"
+            return self.report(
+                path, f"expected one {family.name}, such as `{example}`; got {show(value)}"
+            )
+        kind, *others = value
+        if kind not in family.kinds:
+            self.report((*path, kind), _no_kind(family, kind))
+            return FAILED
+        try:
+            cls = family.load(kind)
+        except ReuseError as error:
+            return self.report((*path, kind), one_line(error))
+        bound = self._dataclass(cls, value[kind], (*path, kind))
+        if others:
+            return self.report((*path, others[0]), _crowded(family, kind, others[0], cls))
+        return bound
+
+    def _dataclass(self, cls: type, value: Any, path: Path) -> Any:
+        """A mapping of fields; left empty, all defaults."""
+        if value is None:
+            value = {}
+        own = {each.name: each for each in fields(cls) if each.init}
+        if not isinstance(value, dict):
+            return self.report(
+                path, f"expected a mapping, such as `{_example(own, value)}`; got {show(value)}"
+            )
+        types_ = field_types(cls)
+        bound: dict[str, Any] = {}
+        for key, inner in value.items():
+            if key in own:
+                bound[key] = self.bind(types_[key], inner, (*path, key))
+            else:
+                bound[key] = self.report((*path, key), unknown_key(key, cls, path))
+        for key in own:
+            if key not in value and is_required(own[key]):
+                bound[key] = self.report(
+                    (*path, key), f"is missing; expected {describe(types_[key])}"
+                )
+        return FAILED if FAILED in bound.values() else self._construct(cls, bound, path)
+
+    def _construct(self, cls: type, values: dict[str, Any], path: Path) -> Any:
+        try:
+            return cls(**values)
+        except RecipeError as error:
+            for problem in error.problems:
+                self.report((*path, *((problem.key,) if problem.key else ())), problem.message)
+            return FAILED
+        except (ReuseError, ValueError, TypeError) as error:
+            return self.report(path, one_line(error))
+
+    def _union(self, hint: Any, value: Any, path: Path) -> Any:
+        options = [option for option in typing.get_args(hint) if option is not types.NoneType]
+        if value is None and len(options) < len(typing.get_args(hint)):
+            return None
+        if len(options) == 1:
+            return self.bind(options[0], value, path)
+        # The exact type first: otherwise 1 would become 1.0 where both are allowed.
+        for option in sorted(options, key=lambda option: type(value) is not option):
+            attempt = Binder(self.document, self.families)
+            if (bound := attempt.bind(option, value, path)) is not FAILED:
+                return bound
+        return self.report(path, mismatch(hint, value))
+
+    def _literal(self, hint: Any, value: Any, path: Path) -> Any:
+        allowed = typing.get_args(hint)
+        if any(value == option and type(value) is type(option) for option in allowed):
+            return value
+        guess = nearest(str(value), [str(option) for option in allowed])
+        message = f"expected {describe(hint)}; got {show(value)}"
+        return self.report(path, message + (f". Did you mean `{guess}`?" if guess else ""))
+
+    def _sequence(self, hint: Any, value: Any, path: Path) -> Any:
+        if not isinstance(value, list):
+            hint_ = f". Write `[{value}]`" if isinstance(value, str | int | float) else ""
+            return self.report(path, f"expected {describe(hint)}; got {show(value)}{hint_}")
+        arguments = typing.get_args(hint)
+        if typing.get_origin(hint) is tuple and Ellipsis not in arguments:
+            if len(value) != len(arguments):
+                return self.report(path, f"expected {describe(hint)}; got {show(value)}")
+            inner = arguments
+        else:
+            inner = (arguments[0],) * len(value)
+        bound = [self.bind(inner[i], each, (*path, i)) for i, each in enumerate(value)]
+        if any(each is FAILED for each in bound):
+            return FAILED
+        return bound if typing.get_origin(hint) is list else tuple(bound)
+
+    def _mapping(self, hint: Any, value: Any, path: Path) -> Any:
+        if not isinstance(value, dict):
+            return self.report(path, mismatch(hint, value))
+        inner = typing.get_args(hint)[1]
+        bound = {key: self.bind(inner, each, (*path, key)) for key, each in value.items()}
+        return FAILED if any(each is FAILED for each in bound.values()) else bound
+
+    def _scalar(self, hint: Any, value: Any, path: Path) -> Any:
+        if hint is float and type(value) is int:
+            return float(value)
+        if hint in WORDS:
+            return value if type(value) is hint else self.report(path, mismatch(hint, value))
+        if hint is Any or hint is object:
+            return value
+        return self.report(
+            path, f"a field of type {hint} cannot be written in a recipe; set it in Python"
+        )
+
+
+def field_types(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, by name.
+
+    Raises:
+        ReuseError: one cannot be resolved when the program runs.
+    """
+    try:
+        return typing.get_type_hints(cls)
+    except NameError as error:
+        raise ReuseError(
+            f"the fields of {cls.__module__}.{cls.__qualname__} have a type that is unknown at run time: {error}",
+            fix="import it for real, not under TYPE_CHECKING: recipes are checked by these types",
+        ) from error
+
+
+def _example(own: Mapping[str, Field[Any]], value: Any) -> str:
+    """A mapping that could stand in the place of a lone value."""
+    if not own:
+        return "{}"
+    first = next(iter(own.values()))
+    shown = value if isinstance(value, str) or is_required(first) else first.default
+    return f"{{{first.name}: {shown}}}"
+
+
+def is_required(each: Field[Any]) -> bool:
+    """Whether a field must be given."""
+    return each.default is MISSING and each.default_factory is MISSING
+
+
+def describe(hint: Any) -> str:
+    """A type in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint in WORDS:
+        return WORDS[hint]
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(option) for option in arguments)
+    if origin is Literal:
+        return " or ".join(f"`{option}`" for option in arguments)
+    if origin in (tuple, list, Sequence):
+        if origin is tuple and Ellipsis not in arguments:
+            return f"a list of {len(arguments)}: {', '.join(describe(each) for each in arguments)}"
+        return f"a list, each {describe(arguments[0])}"
+    if origin in (dict, Mapping) or is_dataclass(hint):
+        return "a mapping"
+    return f"one {hint.__name__.lower()}" if isinstance(hint, type) else "a value"
+
+
+def mismatch(hint: Any, value: Any) -> str:
+    """Expected this, got that, and how to write what was probably meant."""
+    message = f"expected {describe(hint)}; got {show(value)}"
+    if isinstance(value, str) and hint is not str:
+        meant = lookalike(value)
+        if meant and (meant in ("true", "false")) == (hint is bool):
+            return f"{message}. Write `{meant}`, without quotes"
+    if hint is str and isinstance(value, bool | int | float):
+        return f"{message}. Write it in quotes"
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return f"{message}. Write `{int(value)}`"
+    return message
+
+
+def show(value: Any) -> str:
+    """A received value, short."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, dict):
+        return (
+            f"a mapping with the keys {', '.join(map(str, value))}" if value else "an empty mapping"
+        )
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def one_line(error: Exception) -> str:
+    """A several-line error as one."""
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def unknown_key(key: str, cls: type, path: Path) -> str:
+    """Why a key is refused, and which one was meant: by translation, by nesting, or by likeness."""
+    names = [each.name for each in fields(cls) if each.init]
+    if sentence := hints.translate(key, path):
+        return f"unknown key; {sentence}"
+    inside = _nested(cls)
+    if key in inside:
+        return f"unknown key here; use `{inside[key]}`"
+    guess = nearest(key, [*names, *inside])
+    hint = f"did you mean `{inside.get(guess, guess)}`? " if guess else ""
+    return f"unknown key; {hint}There are: {', '.join(names) or 'none'}"
+
+
+def _nested(cls: type, prefix: str = "") -> dict[str, str]:
+    """Fields of nested dataclasses: name -> dotted path."""
+    found: dict[str, str] = {}
+    for name, hint in field_types(cls).items():
+        for option in (hint, *typing.get_args(hint)):
+            if is_dataclass(option):
+                inner = typing.cast("type", option)
+                found |= {each.name: f"{prefix}{name}.{each.name}" for each in fields(inner)}
+                found |= _nested(inner, f"{prefix}{name}.")
+    return found
+
+
+def _no_kind(family: Family, kind: str) -> str:
+    ours = hints.STEPS.get(kind.lower())
+    if ours in family.kinds:
+        return f"no {family.name} is called '{kind}'; use `{ours}`"
+    return no_such(family.name, kind, family.kinds)
+
+
+def _crowded(family: Family, kind: str, other: str, cls: type) -> str:
+    """Two keys where one is allowed: nearly always a matter of indentation."""
+    if other in {each.name for each in fields(cls)}:
+        return f"belongs to `{kind}`: indent it two spaces more than `{kind}`"
+    if other in family.kinds and family.name == "adapter":
+        return f"one adapter a step; start a new step: `- {other}: ...`"
+    return (
+        f"one {family.name} here, but `{kind}` comes before it; {unknown_key(other, cls, (kind,))}"
+    )
