@@ -61,6 +61,7 @@ def test_one_file_holds_out_a_share_of_its_rows(folder):
         ({"test": "validation"}, (100, 0, 10)),
         ({"validation": "validation[:4]"}, (100, 4, 20)),
         ({"train": "validation"}, (10, 0, 20)),
+        ({"train": "test"}, (20, 0, 10)),
         ({"test": "./rows/test.jsonl[:5]"}, (100, 10, 5)),
     ],
 )

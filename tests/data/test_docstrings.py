@@ -44,6 +44,21 @@ def test_rows_are_distinct_and_capped_a_package(cache):
     assert all(100 < count <= 200 for count in Counter(row["package"] for row in rows).values())
 
 
+def test_a_sentence_of_two_packages_belongs_to_neither(tmp_path, monkeypatch):
+    shared = "This sentence is found in both packages."
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        own = f"This sentence is only found in the {name} one."
+        (tmp_path / name / "__init__.py").write_text(f'"""{shared} {own}"""\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(docstrings, "PACKAGES", ("first", "second"))
+
+    assert docstrings._sentences() == [
+        {"text": f"This sentence is only found in the {name} one.", "package": name}
+        for name in ("first", "second")
+    ]
+
+
 def test_the_cache_holds_what_reading_gives(cache):
     first, _ = docstrings.read()
     (file,) = (cache / "samples").iterdir()

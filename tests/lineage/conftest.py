@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lineage.folders import draft_of, write_child
 from safetensors.numpy import save_file
 
+from lineage.folders import draft_of, write_child
 from reuselib.lineage.inventory import take_inventory
 from reuselib.lineage.manifest import Manifest
 from reuselib.lineage.record import Draft

@@ -48,7 +48,7 @@ def write_child(folder: Path, draft: Draft, ancestors: dict[str, bytes]) -> Mani
     """Payload and record of a child that holds only its adapter."""
     folder.mkdir(exist_ok=True)
     save_file(
-        {"lora_A": np.arange(8, dtype=np.float16), "lora_B": np.zeros((2, 4), dtype=np.float32)},
+        {"lora_A": np.arange(8, dtype=np.float64), "lora_B": np.zeros((2, 4), dtype=np.float32)},
         folder / "adapter_model.safetensors",
     )
     (folder / "config.json").write_text('{"r": 8}')

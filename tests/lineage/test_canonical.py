@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,9 @@ values = st.recursive(
     st.none() | st.booleans() | numbers | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
 )
+
+
+REFUSED = object()
 
 
 def test_known_vector_of_the_standard_is_written_exactly():
@@ -37,7 +41,7 @@ def test_written_values_are_read_back_equal_and_written_equal(value):
 
     assert canonical.loads(data) == value
     assert canonical.dumps(canonical.loads(data)) == data
-    assert json.loads(data) == value
+    assert json.loads(data, parse_int=float) == value
 
 
 @pytest.mark.parametrize(
@@ -106,9 +110,8 @@ def test_nothing_is_written_that_could_not_be_read():
 
 @given(st.binary(max_size=60))
 def test_arbitrary_bytes_are_read_or_refused_but_never_crash(data):
-    try:
+    value = REFUSED
+    with suppress(IntegrityError):
         value = canonical.loads(data)
-    except IntegrityError as error:
-        assert error.code == "BAD_JSON"
-    else:
-        assert json.loads(data) == value
+
+    assert value is REFUSED or json.loads(data, parse_int=float) == value

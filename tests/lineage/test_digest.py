@@ -37,7 +37,9 @@ def test_dir_hash_is_that_of_sha256sum(tmp_path):
     write(tmp_path, "b", "a/c", "a.txt", "\u00e9")
     names = ["a.txt", "a/c", "b", "\u00e9"]
 
-    lines = subprocess.run(["sha256sum", *names], cwd=tmp_path, capture_output=True, check=True).stdout
+    lines = subprocess.run(
+        ["sha256sum", *names], cwd=tmp_path, capture_output=True, check=True
+    ).stdout
     files = digest.file_digests(tmp_path)
 
     assert digest.checksums(files) == lines
@@ -59,7 +61,13 @@ def test_checksums_are_read_back(tmp_path):
 
 @pytest.mark.parametrize(
     "data",
-    [b"x", b"0" * 64 + b" a\n", b"0" * 64 + b"  a", b"0" * 64 + b"  b\n" + b"0" * 64 + b"  a\n", b"\xff\n"],
+    [
+        b"x",
+        b"0" * 64 + b" a\n",
+        b"0" * 64 + b"  a",
+        b"0" * 64 + b"  b\n" + b"0" * 64 + b"  a\n",
+        b"\xff\n",
+    ],
 )
 def test_other_lists_are_refused(data):
     with pytest.raises(IntegrityError, match="BAD_CHECKSUMS"):
@@ -135,3 +143,22 @@ def test_file_sha256_is_the_plain_one(tmp_path):
     write(tmp_path, "x")
 
     assert digest.file_sha256(tmp_path / "x") == hashlib.sha256(b"x").hexdigest()
+
+
+def test_nothing_hides_in_a_folder_called_like_the_card_or_the_signature(tmp_path):
+    write(tmp_path, "README.md/evil.py", "model.sig/x")
+
+    assert digest.payload_files(tmp_path) == ["README.md/evil.py", "model.sig/x"]
+
+
+def test_file_called_like_the_record_is_payload(tmp_path):
+    write(tmp_path, "lineage")
+
+    assert digest.payload_files(tmp_path) == ["lineage"]
+
+
+def test_deep_nesting_is_refused(tmp_path):
+    write(tmp_path, "/".join("a" * 70))
+
+    with pytest.raises(IntegrityError, match="LIMIT"):
+        digest.payload_files(tmp_path)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save, save_file
 
 from reuselib.errors import IntegrityError, SourceError
@@ -44,54 +45,56 @@ def test_every_safetensors_file_at_the_top_counts_whatever_its_name(tmp_path):
 def test_tensor_in_two_files_is_ambiguous(base):
     save_file({"bias": np.ones(3)}, base / "other.safetensors")
 
-    with pytest.raises(IntegrityError, match=r"model.safetensors and in other.safetensors") as caught:
+    with pytest.raises(
+        IntegrityError, match=r"model.safetensors and in other.safetensors"
+    ) as caught:
         headers(base)
 
     assert (caught.value.code, caught.value.tensor) == ("AMBIGUOUS_TENSOR", "bias")
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        b"",
-        b"[]",
-        b' {"a":1}',
-        b'{"a":1}',
-        b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
-        b'{"__metadata__":{"a":"1","a":"2"}}',
-        b'{"__metadata__":{"a":1}}',
-        b'{"__metadata__":[]}',
-        b'{"__metadata__":null}',
-        b'{"\\ud800":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
-        *(
-            json.dumps(value).encode()
-            for value in (
-                {"a": {**entry("U8", [1], 0, 1), "more": 1}},
-                {"a": entry("X8", [1], 0, 1)},
-                {"a": entry("F32", [1], 0, 1)},
-                {"a": entry("U8", [-1], 0, 1)},
-                {"a": entry("U8", [1.5], 0, 1)},
-                {"a": entry("U8", [True], 0, 1)},
-                {"a": entry("U8", [1], 1, 0)},
-                {"a": {**entry("U8", [1], 0, 1), "data_offsets": [0, 1, 2]}},
-                {"a": entry("F4", [3], 0, 1)},
-                {"a": entry("U8", [2**40, 2**40], 0, 2**53 - 1)},
-                {"a": entry("U8", [2], 0, 2), "b": entry("U8", [2], 1, 3)},
-                {"a": entry("U8", [2], 0, 2), "b": entry("U8", [2], 0, 2)},
-                {"a": entry("U8", [1], 0, 1), "b": entry("U8", [1], 2, 3)},
-                {"a": entry("U8", [2], 0, 2), "b": entry("U8", [0], 1, 1)},
-                {"a": entry("U8", [1], 1, 2)},
-                {"a": entry("U8", [1], 0, 1)},
-            )
-        ),
-    ],
-    ids=lambda header: header[:60].decode(),
-)
-def test_malformed_header_is_refused(header):
+ONE = b'{"dtype":"U8","shape":[1],"data_offsets":[0,1]}'
+COUNTS = "are not what they should be"
+
+MALFORMED: list[tuple[bytes | dict, int, str]] = [
+    (b"", 0, "header: "),
+    (b"[]", 0, "not a mapping"),
+    (b' {"a":' + ONE + b"}", 1, "not a mapping"),
+    (b'{"a":1}', 0, "expected exactly dtype, shape and data_offsets"),
+    (b'{"a":' + ONE + b',"a":' + ONE + b"}", 1, "'a' occurs twice"),
+    (b'{"\\ud800":' + ONE + b"}", 1, "lone surrogate"),
+    (b'{"__metadata__":{"a":"1","a":"2"}}', 0, "'a' occurs twice"),
+    (b'{"__metadata__":{"a":1}}', 0, "__metadata__ is not text"),
+    (b'{"__metadata__":[]}', 0, "__metadata__ is not text"),
+    (b'{"__metadata__":null}', 0, "__metadata__ is not text"),
+    ({"a": {**entry("U8", [1], 0, 1), "more": 1}}, 1, "expected exactly"),
+    ({"a": entry("X8", [1], 0, 1)}, 1, "unknown dtype 'X8'"),
+    ({"a": entry("F32", [1], 0, 1)}, 1, "F32 of shape [1] does not take 1 bytes"),
+    ({"a": entry("F4", [3], 0, 1)}, 1, "does not take 1 bytes"),
+    ({"a": entry("U8", [2**40, 2**40], 0, 2**53 - 1)}, 2**53 - 1, "does not take"),
+    ({"a": entry("U8", [-1, -1], 0, 1)}, 1, COUNTS),
+    ({"a": entry("U8", [1.5], 0, 1)}, 1, COUNTS),
+    ({"a": entry("U8", [True], 0, 1)}, 1, COUNTS),
+    ({"a": entry("U8", [1], -1, 0)}, 0, COUNTS),
+    ({"a": {**entry("U8", [1], 0, 1), "data_offsets": [0, 1, 2]}}, 1, COUNTS),
+    ({"a": entry("U8", [2], 0, 2), "b": entry("U8", [2], 1, 3)}, 3, "overlaps"),
+    ({"a": entry("U8", [2], 0, 2), "b": entry("U8", [2], 0, 2)}, 2, "overlaps"),
+    ({"a": entry("U8", [2], 0, 2), "b": entry("U8", [0], 1, 1)}, 2, "overlaps"),
+    ({"a": entry("U8", [1], 0, 1), "b": entry("U8", [1], 2, 3)}, 3, "leaves a hole"),
+    ({"a": entry("U8", [1], 1, 2)}, 2, "leaves a hole"),
+    ({"a": entry("U8", [1], 0, 1)}, 3, "2 bytes that belong to no tensor"),
+]
+
+
+@pytest.mark.parametrize(("header", "num_data_bytes", "words"), MALFORMED)
+def test_malformed_header_is_refused_with_the_reason(header, num_data_bytes, words):
+    data = header if isinstance(header, bytes) else json.dumps(header).encode()
+
     with pytest.raises(IntegrityError) as caught:
-        parse_header(header, 3, "x.safetensors")
+        parse_header(data, num_data_bytes, "x.safetensors")
 
     assert (caught.value.code, caught.value.path) == ("BAD_SAFETENSORS", "x.safetensors")
+    assert words in caught.value.what
 
 
 def test_missing_data_is_told_from_a_malformed_header():
@@ -102,7 +105,11 @@ def test_missing_data_is_told_from_a_malformed_header():
 
 
 def test_empty_tensors_may_share_an_offset():
-    values = {"a": entry("U8", [0], 0, 0), "b": entry("I8", [2, 0], 0, 0), "c": entry("F4", [2], 0, 1)}
+    values = {
+        "a": entry("U8", [0], 0, 0),
+        "b": entry("I8", [2, 0], 0, 0),
+        "c": entry("F4", [2], 0, 1),
+    }
 
     assert len(parse_header(json.dumps(values).encode(), 1, "x")) == 3
 
@@ -161,22 +168,26 @@ def test_what_is_accepted_after_damage_the_reference_accepts_too(data, tmp_path_
     path: Path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     path.write_bytes(cut)
 
-    try:
+    infos = None
+    with suppress(IntegrityError):
         infos = read_header(path)
-    except IntegrityError as error:
-        assert error.code in {"BAD_SAFETENSORS", "TRUNCATED"}
-        return
+
+    if infos is not None:
+        with safe_open(path, "np") as file:
+            assert set(infos) == set(file.keys())
+
+
+NEWER_THAN_THE_REFERENCE = ("F8_E4M3FNUZ", "F8_E5M2FNUZ")
+
+
+@pytest.mark.parametrize(
+    "dtype", [name for name in NUM_BITS if name not in NEWER_THAN_THE_REFERENCE]
+)
+def test_dtypes_have_the_sizes_of_the_reference(tmp_path, dtype):
+    header = json.dumps({"a": entry(dtype, [8], 0, NUM_BITS[dtype])}).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(NUM_BITS[dtype]))
+
     with safe_open(path, "np") as file:
-        assert set(infos) == set(file.keys())
-
-
-def test_known_dtypes_are_those_of_the_reference(tmp_path):
-    for dtype, num_bits in NUM_BITS.items():
-        header = json.dumps({"a": entry(dtype, [8], 0, num_bits)}).encode()
-        path = tmp_path / "x.safetensors"
-        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(num_bits))
-        try:
-            with safe_open(path, "np") as file:
-                assert file.get_slice("a").get_dtype() == dtype
-        except SafetensorError as error:
-            assert "unknown variant" in str(error), dtype
+        assert file.get_slice("a").get_dtype() == dtype
+    assert set(read_header(path)) == {"a"}

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from tiny import tiny_bert, tiny_cnn, tiny_llama
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from reuselib.errors import SelectorError
 from reuselib.network.parts import parts
 from reuselib.network.selectors import select, select_modules
+from reuselib.testing.tiny import tiny_bert, tiny_cnn, tiny_llama
 
 HEAD = ("classifier",)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import datasets
 import pytest
 
@@ -9,9 +11,7 @@ from reuselib.tasks import columns
 
 
 def splits(train: list, test: list) -> Splits:
-    return Splits.of(
-        [{"label": value} for value in train], [{"label": value} for value in test]
-    )
+    return Splits.of([{"label": value} for value in train], [{"label": value} for value in test])
 
 
 def test_a_column_is_the_same_from_a_list_and_a_dataset():
@@ -71,13 +71,11 @@ def test_a_missing_column_names_the_nearest():
 
 @pytest.mark.parametrize("value", [None, "x", float("nan"), True])
 def test_a_number_must_be_a_finite_number(value):
-    class Rows:
-        train = [{"y": 1.0}, {"y": value}]
-        test = train
-        validation = None
+    rows = [{"y": 1.0}, {"y": value}]
+    given = SimpleNamespace(train=rows, test=rows, validation=None)
 
     with pytest.raises(DataError, match="row 1 of 'train'"):
-        columns.require_numbers(Rows, "y")
+        columns.require_numbers(given, "y")
 
 
 def test_the_matrix_of_labels_marks_those_of_the_row():

@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
-from tiny import tiny_bert
 
 from reuselib.errors import SourceError, UnsafeModel
 from reuselib.tasks.safety import refuse_unsafe, weight_names
 from reuselib.tasks.text_classification import TextClassification
+from reuselib.testing.tiny import tiny_bert
 
 TASK = TextClassification(labels=("bad", "good"))
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from tiny import tiny_bert, tiny_llama, tiny_rows
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -24,6 +23,7 @@ from transformers import (
 from reuselib.data import Splits
 from reuselib.errors import DataError, SourceError
 from reuselib.tasks.text_classification import TextClassification
+from reuselib.testing.tiny import tiny_bert, tiny_llama, tiny_rows
 
 TASK = TextClassification(labels=("bad", "good"))
 
@@ -68,7 +68,9 @@ def test_pinning_fills_in_the_labels():
 
 def test_a_row_without_text_is_named():
     with pytest.raises(DataError, match="row 0 of 'train' has None"):
-        TextClassification().pin(splits([{"text": None, "label": "a"}, {"text": "b", "label": "b"}]))
+        TextClassification().pin(
+            splits([{"text": None, "label": "a"}, {"text": "b", "label": "b"}])
+        )
 
 
 def test_options_without_effect_are_errors():
@@ -270,9 +272,9 @@ def test_rows_are_encoded_as_the_tokenizer_does_and_padded_to_the_longest(bert):
     assert batch["labels"].tolist() == [0, 1] * 8
     assert {value.dtype for value in batch.values()} == {torch.int64}
     assert examples[0]["input_ids"].dtype == np.int32
-    assert [TASK.length(example) for example in examples] == expected[
-        "attention_mask"
-    ].sum(1).tolist()
+    assert [TASK.length(example) for example in examples] == expected["attention_mask"].sum(
+        1
+    ).tolist()
 
 
 def test_texts_are_cut(bert):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toys import Points, Tokens, network, points, tagger, token_rows
 
 from reuselib.errors import DataError, TrainingError
 from reuselib.progress import Progress
@@ -21,7 +22,6 @@ from reuselib.training.plan import (
     ParameterGroup,
     Schedule,
 )
-from toys import Points, Tokens, network, points, tagger, token_rows
 
 ROWS = token_rows(50)
 SOURCES = Path(__file__).parents[2] / "src"

@@ -66,7 +66,7 @@ class LoRA(Adapter):
         head = run.task.head(module)
         structure: Json = {
             "targets": self._targets(module, head),
-            "saved": sorted({name.rpartition(".")[0] for name in run.fresh}),
+            "saved": sorted(run.fresh),
         }
         adapted = self.rebuild(module, structure)
         metrics = run.fit(adapted, self.fit)
@@ -98,7 +98,7 @@ class LoRA(Adapter):
             use_rslora=self.use_rslora,
             use_dora=self.use_dora,
             target_modules=list(structure["targets"]),
-            modules_to_save=list(structure["saved"]) or None,
+            modules_to_save=sorted({_owner(name) for name in structure["saved"]}) or None,
         )
 
     def rebuild(self, module: nn.Module, structure: Json) -> PeftModel:
@@ -141,24 +141,18 @@ class LoRA(Adapter):
 
     def prove(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
         """Only adapter tensors; each target exists in the base with matching sizes; the rank is the claimed one."""
-        parent, targets, saved = parents[0], set(structure["targets"]), set(structure["saved"])
-        strays = [n for n in child if not (_target(n) in targets or _owner(n) in saved)]
-        yield Finding(
-            "holds tensors of the recorded adapter layers and newly trained modules only",
-            not strays,
-            tensor=next(iter(strays), ""),
-        )
-        bare = sorted(t for t in targets if not all(_factor(t, side) in child for side in "AB"))
-        yield Finding("every recorded layer has its two factors", not bare, tensor=next(iter(bare), ""))
-        misfits = self._misfits(parent, child, sorted(targets - set(bare)))
-        misfit = next(misfits, ("", ""))
-        yield Finding(
-            f"every update has rank {self.r} and fits its layer in the base", not misfit[0], misfit[1], misfit[0]
-        )
-        known = [n for n in child if _owner(n) in saved and n.removeprefix(PREFIX) in parent]
-        yield Finding(
-            "modules trained in full are new, the base does not hold them", not known, tensor=next(iter(known), "")
-        )
+        parent, targets = parents[0], structure["targets"]
+        parts = ("lora_A.weight", "lora_B.weight", *(["lora_magnitude_vector"] if self.use_dora else []))
+        wanted = {f"{PREFIX}{name}" for name in structure["saved"]}
+        wanted |= {f"{PREFIX}{target}.{part}" for target in targets for part in parts}
+        extra, lacking = sorted(set(child) - wanted), sorted(wanted - set(child))
+        yield _none_of("holds nothing but the recorded layers and newly trained tensors", extra)
+        yield _none_of("every recorded layer and every newly trained tensor is there", lacking)
+        complete = [t for t in targets if all(_factor(t, side) in child for side in "AB")]
+        name, detail = next(self._misfits(parent, child, complete), ("", ""))
+        yield Finding(f"every update has rank {self.r} and fits its layer", not name, detail, name)
+        known = [n for n in structure["saved"] if n in parent]
+        yield _none_of("tensors trained in full are new: the base does not hold them", known)
 
     def _misfits(self, parent: Weights, child: Weights, targets: Sequence[str]) -> Iterator[tuple[str, str]]:
         for target in targets:
@@ -167,7 +161,7 @@ class LoRA(Adapter):
                 yield weight, "the base has no such tensor"
                 continue
             a, b, base = child[_factor(target, "A")], child[_factor(target, "B")], parent[weight]
-            if a.shape[0] != self.r or b.shape[1] != self.r:
+            if a.dim() < 2 or b.dim() < 2 or a.shape[0] != self.r or b.shape[1] != self.r:
                 yield _factor(target, "A"), f"rank {a.shape[0]}"
             # GPT-2's Conv1D keeps its weight as [in, out], the transpose of a linear layer's
             elif tuple(base.shape[:2]) not in {(b.shape[0], a.shape[1]), (a.shape[1], b.shape[0])}:
@@ -183,12 +177,12 @@ def _refuse_other_layers(found: set[str]) -> None:
         )
 
 
+def _none_of(claim: str, names: Sequence[str]) -> Finding:
+    return Finding(claim, not names, f"{len(names)} more" if names[1:] else "", next(iter(names), ""))
+
+
 def _factor(target: str, side: str) -> str:
     return f"{PREFIX}{target}.lora_{side}.weight"
-
-
-def _target(name: str) -> str:
-    return name.removeprefix(PREFIX).partition(".lora_")[0]
 
 
 def _owner(name: str) -> str:

@@ -13,6 +13,9 @@ from reuselib.measure.claims import bit_equal, same_bits, same_shapes
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+PREFIX = "base_model.model."
+"""What peft puts in front of the names in an adapter's file."""
+
 NUM_DRIFT_ROWS = 64
 """Evaluation rows on which the change of the outputs is measured."""
 
@@ -110,12 +113,15 @@ class Merge(Adapter):
             yield from self._prove_average(parents, child, structure)
             return
         base, targets = parents[0], set(structure["targets"])
-        taken = {n: f"base_model.model.{n}" for n in child if n.rpartition(".")[0] in structure["replaced"]}
-        lost = [n for n in base if not n.startswith("base_model.model.") and n not in child]
-        yield Finding("every tensor of the base is there", not lost, tensor=next(iter(lost), ""))
+        taken = {n: f"{PREFIX}{n}" for n in child if n.rpartition(".")[0] in structure["replaced"]}
+        wanted = {n for n in base if not n.startswith(PREFIX)} | {
+            n.removeprefix(PREFIX) for n in base if n.startswith(PREFIX) and ".lora_" not in n
+        }
+        odd = sorted(wanted ^ set(child))
+        yield Finding("names are those of the base and of its new modules", not odd, tensor=next(iter(odd), ""))
         wrong = next((n for n, source in taken.items() if not same_bits(child[n], base[source])), "")
         yield Finding("modules trained in full are the adapter's, bit for bit", not wrong, tensor=wrong)
-        merged = [f"{target}.weight" for target in sorted(targets)]
+        merged = [f"{target}.weight" for target in sorted(targets) if f"{target}.weight" in child]
         yield bit_equal(
             "everything else is bit-equal to the base", base, child, [n for n in child if n not in {*merged, *taken}]
         )
@@ -154,7 +160,7 @@ def _refuse_other_shape(ref: ModelRef, state: Mapping[str, Tensor], other: Mappi
 def _folded(name: str, base: Weights, structure: Json) -> Tensor:
     """The weight that the recorded adapter gives when folded in, laid out as the base's, in fp32."""
     module = name.removesuffix(".weight")
-    target = f"base_model.model.{module}"
+    target = f"{PREFIX}{module}"
     a, b = base[f"{target}.lora_A.weight"].float(), base[f"{target}.lora_B.weight"].float()
     # GPT-2's Conv1D keeps its weight as [in, out]
     transposed = module in structure["transposed"]

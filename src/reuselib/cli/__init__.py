@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 from reuselib.errors import ReuseError
@@ -22,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--debug" in given
     )  # taken wherever it stands, since it is added after something went wrong
     given = [each for each in given if each != "--debug"]
+    if not debug:
+        # What libraries plan to change is for those who call them, not for who runs a recipe.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
     try:
         code = _invoke(given)
     except ReuseError as error:

@@ -47,11 +47,14 @@ class _Reporter:
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
         self._phase = ""
-        self._task: TaskID | None = None
+        # Until the first report there is something to look at: loading takes some seconds.
+        self._task: TaskID = bars.add_task("preparing", total=None, detail="")
 
     def __call__(self, progress: Progress) -> None:
         total = progress.total or None  # unknown: the bar only pulses
-        if self._task is None or progress.phase != self._phase:
+        if progress.phase != self._phase:
+            if not self._phase:
+                self._bars.remove_task(self._task)
             self._phase = progress.phase
             self._task = self._bars.add_task(progress.phase, total=total, detail="")
         self._bars.update(self._task, completed=progress.done, total=total, detail=progress.detail)

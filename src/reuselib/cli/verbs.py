@@ -94,7 +94,7 @@ def check(
     with shown() as report:
         rehearsals = rehearse(plan, report)
     if as_json:
-        _print(estimate.to_json(rehearsals))
+        _print(estimate.to_json(plan, rehearsals))
     else:
         estimate.show(plan, rehearsals)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reuselib.data.parts import Part
 from reuselib.data.rows import take
@@ -98,12 +98,13 @@ class Data:
         Commit and defaults are written out, so that neither a moving branch nor a changed default
         changes what the record means; of files only the names remain.
         """
-        facts = splits.facts
+        parts: Any = splits.facts["parts"]
+        revision: Any = splits.facts.get("revision")
         return replace(
             self,
             source=public_source(self.source),
-            revision=facts.get("revision"),
-            **facts["parts"],
+            revision=revision,
+            **parts,
         )
 
     def _test(self, source: Source) -> str | None:

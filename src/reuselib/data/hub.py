@@ -13,14 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reuselib.data.rows import named_classes
 from reuselib.errors import DataError, SourceError
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from reuselib.task import Rows
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -110,12 +108,13 @@ def _known_subset(source: str, folder: Path, subset: str | None) -> str | None:
     )
 
 
-def _load(source: str, folder: Path, subset: str | None) -> Mapping[str, Dataset]:
+def _load(source: str, folder: Path, subset: str | None) -> Mapping[str, Any]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
     try:
-        return load_dataset(str(folder), name=subset)
+        tables: Any = load_dataset(str(folder), name=subset)
+        return tables
     except (DatasetsError, OSError, ValueError) as error:
         raise _no_rows(source, error) from error
 
@@ -128,7 +127,7 @@ def _no_rows(source: str, error: Exception) -> DataError:
     )
 
 
-def _named(dataset: Dataset) -> Callable[[], Rows]:
+def _named(dataset: Any) -> Callable[[], Rows]:
     return lambda: named_classes(dataset)
 
 

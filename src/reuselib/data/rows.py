@@ -42,7 +42,8 @@ def is_dataset(rows: object) -> TypeGuard[Dataset]:
 def take(rows: Rows, indices: Sequence[int]) -> Rows:
     """The rows at `indices`, without decoding or copying what they hold."""
     if isinstance(rows, LazyRows) or is_dataset(rows):
-        return rows.select(indices)
+        chosen: Any = rows.select(indices)  # A Dataset is a sequence, but does not say so.
+        return chosen
     return [rows[index] for index in indices]
 
 
@@ -63,15 +64,15 @@ def named_classes(rows: Rows) -> Rows:
         return rows
     import datasets
 
-    order = rows.column_names
+    named: Any = rows
     for column, feature in dict(rows.features).items():
         if isinstance(feature, datasets.ClassLabel):
             # -1 is how test sets without labels say so.
-            numbers = rows.with_format(None)[column]
+            numbers = named.with_format(None)[column]
             names = [None if n is None or n < 0 else feature.int2str(n) for n in numbers]
             text = datasets.Value("string")
-            rows = rows.remove_columns(column).add_column(column, names, feature=text)
-    return rows.select_columns(order)
+            named = named.remove_columns(column).add_column(column, names, feature=text)
+    return named.select_columns(rows.column_names)
 
 
 def _dataset_rows(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
@@ -82,6 +83,7 @@ def _dataset_rows(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
     for column in images:
         dataset = dataset.cast_column(column, datasets.Image(decode=False))
     # By batches, because asking a Dataset for one row after the other is many times as slow.
+    batch: Any
     for batch in dataset.iter(batch_size=1000):
         for values in zip(*batch.values(), strict=True):
             row = dict(zip(batch, values, strict=True))

@@ -63,20 +63,18 @@ def loads(data: bytes, *, path: str = "", limit: int = MAX_BYTES) -> Json:
         raise IntegrityError("BAD_JSON", f"{path or 'JSON'}: {why}", path=path)
 
     def pairs(items: list[tuple[str, Json]]) -> dict[str, Json]:
-        mapping = dict(items)
-        if len(mapping) < len(items):
-            keys = [key for key, _ in items]
-            refuse(f"key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+        mapping: dict[str, Json] = {}
+        for key, item in items:
+            if key in mapping:
+                refuse(f"key {key!r} occurs twice")
+            mapping[key] = item
         return mapping
 
     if len(data) > limit:
         refuse(f"{len(data)} bytes, at most {limit} are read")
     try:
-        text = data.decode("utf-8")
-        if text.startswith("\ufeff"):
-            refuse("starts with a byte order mark")
         value = json.loads(
-            text,
+            data.decode("utf-8"),
             object_pairs_hook=pairs,
             parse_int=_integer,
             parse_float=_float,

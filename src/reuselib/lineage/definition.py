@@ -111,7 +111,7 @@ class Internal:
         return cls(
             derivation_id=fields.get("derivationId", str),
             form=fields.get("form", str),
-            structure=fields.get("structure", object),
+            structure=fields.json("structure"),
             rebuild=tuple(fields.get("rebuild", list)),
             requires=_names(fields, "requires"),
             fresh=_names(fields, "fresh"),
@@ -154,11 +154,11 @@ class Definition:
     @property
     def inputs(self) -> dict[str, Json]:
         """Names of the dependencies that the derivation worked on, by role, in order."""
-        inputs: dict[str, Json] = {}
+        inputs: dict[str, list[Json]] = {}
         for item in self.dependencies:
             if item.role not in _NO_INPUTS:
-                inputs[item.role] = [*inputs.get(item.role, []), item.name]
-        return inputs
+                inputs.setdefault(item.role, []).append(item.name)
+        return dict(inputs)
 
     @property
     def parents(self) -> tuple[Parent, ...]:

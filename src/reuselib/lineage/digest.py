@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from pathlib import Path
 from reuselib.errors import IntegrityError, SourceError
 from reuselib.lineage.hashing import Span, sha256, sha256_all
 
-OUTSIDE_PAYLOAD = ("README.md", "lineage", "model.sig")
-"""Names at the top of a model folder that are no part of the payload."""
+_CARD_AND_SIGNATURE = ("README.md", "model.sig")
+_MAX_DEPTH = 64
 
 _UNPORTABLE = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:|[. ]$|^\.{0,2}$")
 
@@ -91,7 +90,13 @@ def payload_files(folder: Path, *, follow_links: bool = False) -> list[str]:
         name.
     """
     names = all_files(folder, follow_links=follow_links)
-    return [name for name in names if name.partition("/")[0] not in OUTSIDE_PAYLOAD]
+    return [name for name in names if is_payload(name)]
+
+
+def is_payload(name: str) -> bool:
+    """Whether a file, by relative path, is part of the payload."""
+    # Exact names, so that nothing hides in a folder that is called like the model card.
+    return name not in _CARD_AND_SIGNATURE and not name.startswith("lineage/")
 
 
 def all_files(folder: Path, *, follow_links: bool = False) -> list[str]:
@@ -108,23 +113,30 @@ def all_files(folder: Path, *, follow_links: bool = False) -> list[str]:
 
 
 def _walk(root: Path, inside: str, follow_links: bool) -> Iterator[str]:
-    with os.scandir(root / inside) as entries:
-        for entry in entries:
-            name = f"{inside}{entry.name}"
-            if _UNPORTABLE.search(entry.name) or not _is_unicode(entry.name):
-                raise _unsafe(name, "its name means something else, or nothing, on other systems")
-            if entry.is_symlink():
-                if not (follow_links and _is_blob(root, Path(entry.path))):
-                    raise _unsafe(name, "it is a symbolic link, whose target may be anything")
-                yield name
-                continue
-            mode = entry.stat(follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                yield from _walk(root, f"{name}/", follow_links)
-            elif stat.S_ISREG(mode):
-                yield name
-            else:
-                raise _unsafe(name, "it is neither a file nor a folder")
+    if inside.count("/") > _MAX_DEPTH:
+        raise IntegrityError("LIMIT", f"folders nested deeper than {_MAX_DEPTH}", path=inside)
+    try:
+        entries = list(os.scandir(root / inside))
+    except OSError as error:
+        raise SourceError(
+            f"cannot read {root / inside}: {error.strerror}",
+            expected="a folder that this user may read",
+            fix="check its permissions",
+        ) from error
+    for entry in entries:
+        name = f"{inside}{entry.name}"
+        if _UNPORTABLE.search(entry.name) or not _is_unicode(entry.name):
+            raise _unsafe(name, "its name means something else, or nothing, on other systems")
+        if entry.is_symlink():
+            if not (follow_links and _is_blob(root, Path(entry.path))):
+                raise _unsafe(name, "it is a symbolic link, whose target may be anything")
+            yield name
+        elif entry.is_dir():
+            yield from _walk(root, f"{name}/", follow_links)
+        elif entry.is_file():
+            yield name
+        else:
+            raise _unsafe(name, "it is neither a file nor a folder")
 
 
 def _is_unicode(name: str) -> bool:

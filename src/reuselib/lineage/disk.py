@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,15 @@ from uuid import uuid4
 
 from reuselib.errors import StoreError
 
+ANOTHER_STORE = "choose another place with --store or REUSELIB_STORE"
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write at `path` into words.
+def writing(path: Path, *, otherwise: str = ANOTHER_STORE) -> Iterator[None]:
+    """Turn a failure to write at `path` into words; `otherwise` is what the user can do instead.
 
     Raises:
         StoreError: in place of any `OSError`.
@@ -26,28 +29,36 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise explain(error, path) from error
+        raise explain(error, path, otherwise) from error
 
 
-def explain(error: OSError, path: Path) -> StoreError:
+def explain(error: Exception, path: Path, otherwise: str = ANOTHER_STORE) -> StoreError:
     """What could not be written, why, how much room is left, and what to do."""
-    fix = "choose another place with --store or REUSELIB_STORE"
-    if error.errno in _NO_ROOM:
-        fix = f"free some space, or {fix}"
-    elif error.errno in _NOT_ALLOWED:
-        fix = f"make it writable for this user, or {fix}"
+    number = _number(error)
+    fix = otherwise
+    if number in _NO_ROOM:
+        fix = f"free some space, or {otherwise}"
+    elif number in _NOT_ALLOWED:
+        fix = f"make it writable for this user, or {otherwise}"
+    place = (isinstance(error, OSError) and error.filename) or path
     return StoreError(
-        f"cannot write {error.filename or path}: {error.strerror or error} ({_room(path)})",
+        f"cannot write {place}: {os.strerror(number) if number else error} ({_room(path)})",
         expected="a folder on a disk with room that this user may write to",
         fix=fix,
     )
 
 
 def no_room(error: Exception) -> bool:
-    """Whether an error means a full or read-only disk, also when it comes from compiled code that hides the number."""
-    if isinstance(error, OSError):
-        return error.errno in (*_NO_ROOM, errno.EROFS)
-    return any(f"(os error {number})" in str(error) for number in (*_NO_ROOM, errno.EROFS))
+    """Whether an error means a full or read-only disk."""
+    return _number(error) in (*_NO_ROOM, errno.EROFS)
+
+
+def _number(error: Exception) -> int | None:
+    """The system's number of an error, also when a library left it in the text only."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = re.search(r"(?:\[Errno|\(os error) (\d+)[\])]", str(error))
+    return int(found[1]) if found else None
 
 
 def _room(path: Path) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from reuselib.errors import IntegrityError, SourceError
 
-_CHUNK = 2**18  # Fits the second-level cache, so that hashing does not wait for memory twice.
+_CHUNK = 2**18  # Small enough to stay in the second-level cache between reading and hashing.
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,12 @@ def sha256_all(spans: Sequence[Span]) -> list[str]:
         raise _unreadable(error) from error
     # The largest first: otherwise one large piece, begun last, leaves the other cores idle.
     order = sorted(range(len(spans)), key=lambda index: -sizes[index])
-    with ThreadPoolExecutor(num_cores()) as pool:
+    pool = ThreadPoolExecutor(num_cores())
+    try:
         digests = dict(zip(order, pool.map(sha256, [spans[index] for index in order]), strict=True))
+    finally:
+        # Whoever interrupts should not wait for gigabytes that nobody needs any more.
+        pool.shutdown(cancel_futures=True)
     return [digests[index] for index in range(len(spans))]
 
 

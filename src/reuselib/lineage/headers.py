@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeGuard
 
 from reuselib.errors import IntegrityError, SourceError
 from reuselib.lineage import canonical
@@ -107,9 +107,8 @@ def parse_header(header: bytes, num_data_bytes: int, file: str) -> dict[str, Ten
     try:
         content = canonical.loads(header, limit=MAX_HEADER)
     except IntegrityError as error:
-        raise IntegrityError(
-            "BAD_SAFETENSORS", f"{file}: header: {error.what}", path=file
-        ) from error
+        why = error.what.removeprefix("BAD_JSON: ")
+        raise IntegrityError("BAD_SAFETENSORS", f"{file}: header: {why}", path=file) from error
     # Leading white space is legal JSON, but the format demands the brace at once.
     if not isinstance(content, dict) or not header.startswith(b"{"):
         raise IntegrityError("BAD_SAFETENSORS", f"{file}: header is not a mapping", path=file)
@@ -131,7 +130,7 @@ def _tensor(name: str, entry: Json, file: str, offset: int) -> TensorInfo:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in NUM_BITS:
         refuse(f"unknown dtype {dtype!r}")
-    if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:
+    if not are_counts(shape) or not are_counts(offsets) or len(offsets) != 2:
         refuse(f"shape {shape!r} or data_offsets {offsets!r} are not what they should be")
     num_bits = math.prod(shape) * NUM_BITS[dtype]
     if num_bits % 8 or num_bits // 8 != offsets[1] - offsets[0]:
@@ -139,7 +138,8 @@ def _tensor(name: str, entry: Json, file: str, offset: int) -> TensorInfo:
     return TensorInfo(name, dtype, tuple(shape), file, offset + offsets[0], offset + offsets[1])
 
 
-def _are_counts(value: Json) -> bool:
+def are_counts(value: Json) -> TypeGuard[list[int]]:
+    """Whether a value is a list of integers that can count something; `true` is none."""
     return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
 
 

@@ -29,7 +29,7 @@ def check_output(output: Path, *, overwrite: bool = False) -> None:
             expected="a new folder, or one that a model was written to before",
             fix="choose another output",
         )
-    with writing(output):
+    with writing(output, otherwise="choose another output"):
         is_empty = next(output.iterdir(), None) is None
     if is_empty:
         return
@@ -57,16 +57,13 @@ def deliver(source: Path, output: Path, *, overwrite: bool = False) -> Path:
     check_output(output, overwrite=overwrite)
     mark = uuid4().hex
     new, old = (output.with_name(f".{output.name}.{mark}.{suffix}") for suffix in ("new", "old"))
-    with writing(output):
+    with writing(output, otherwise="choose another output"):
         output.parent.mkdir(parents=True, exist_ok=True)
         try:
             shutil.copytree(source, new)
             sync_tree(new)
             _replace(new, output, old)
             sync(output.parent)
-        except shutil.Error as error:
-            # copytree collects the errors of all files; the first says enough.
-            raise OSError(None, str(error.args[0][0][2])) from error
         finally:
             shutil.rmtree(new, ignore_errors=True)
     return output

@@ -59,6 +59,11 @@ class Fields:
         """The value of a field, or None if the field is not there."""
         return self._typed(name, kind) if name in self.value else None
 
+    def json(self, name: str) -> Json:
+        """The value of a field that must be there, of whatever kind."""
+        self.get(name, object)
+        return self.value[name]
+
     def texts(self, name: str) -> dict[str, str]:
         """A mapping of text to text, empty if the field is not there."""
         mapping = self.find(name, dict, {})

@@ -11,7 +11,7 @@ from pathlib import Path
 from reuselib.errors import IntegrityError
 from reuselib.lineage import canonical
 from reuselib.lineage.hashing import Span, sha256_all
-from reuselib.lineage.headers import NUM_BITS, headers
+from reuselib.lineage.headers import NUM_BITS, are_counts, headers
 
 MAX_ROWS = 1_000_000
 
@@ -83,13 +83,8 @@ def _row(line: bytes, path: str) -> TensorRow:
             "sha256": str(sha256),
             "file": str(file),
         }:
-            sound = (
-                len(row) == 5
-                and dtype in NUM_BITS
-                and all(type(size) is int and size >= 0 for size in shape)
-                and re.fullmatch("[0-9a-f]{64}", sha256)
-            )
-            if sound:
+            is_sound = len(row) == 5 and dtype in NUM_BITS and re.fullmatch("[0-9a-f]{64}", sha256)
+            if is_sound and are_counts(shape):
                 return TensorRow(name, dtype, tuple(shape), sha256, file)
     raise IntegrityError(
         "BAD_JSON", f"{path}: not a row of a tensor inventory: {line[:200]!r}", path=path

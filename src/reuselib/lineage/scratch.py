@@ -76,6 +76,7 @@ def _acquire(descriptor: int) -> bool:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
+        # Taken, or a network disk without locks; there nothing can be known to be dead.
         return False
     return True

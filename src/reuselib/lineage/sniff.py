@@ -1,4 +1,4 @@
-"""Files in a model folder that would execute code when opened: recognised by what they are, not what they are called."""
+"""Files that would run code when opened, recognised by what they are rather than what they are called."""
 
 from __future__ import annotations
 

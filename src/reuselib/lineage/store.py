@@ -6,7 +6,6 @@ children grow. A child appears by one rename, complete and on the disk, or not a
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sys
@@ -189,8 +188,7 @@ def _explaining_full_disk(path: Path) -> Iterator[None]:
     except Exception as error:
         if not no_room(error):
             raise
-        known = error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
-        raise explain(known, path) from error
+        raise explain(error, path) from error
 
 
 def _is_child(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from reuselib.errors import IntegrityError, ReuseError, SourceError
 from reuselib.lineage.chain import ANCESTORS, read_ancestors, walk
 from reuselib.lineage.compare import changed_files, changed_tensors
-from reuselib.lineage.digest import OUTSIDE_PAYLOAD, all_files, file_digests, parse_checksums
+from reuselib.lineage.digest import all_files, file_digests, is_payload, parse_checksums
 from reuselib.lineage.inventory import Inventory, take_inventory
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.record import CHECKSUMS, TENSORS
@@ -61,7 +61,7 @@ class _Verification:
         if names is None:
             return self._report()
         self.checked.append("paths: only plain files with portable names")
-        payload = [name for name in names if name.partition("/")[0] not in OUTSIDE_PAYLOAD]
+        payload = [name for name in names if is_payload(name)]
         self._check_formats(payload)
         if MANIFEST not in names:
             self._note(IntegrityError("MISSING_LINEAGE", f"there is no {MANIFEST}", path=MANIFEST))

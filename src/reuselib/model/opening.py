@@ -53,8 +53,8 @@ def open_network(folder: Path, task: Task, store: Store, *, trust_remote_code: b
     if manifest is None or internal is None:
         loaded = task.load(folder, trust_remote_code=trust_remote_code)
         return Opened(loaded.module, loaded.processor, fresh=loaded.fresh, prefix=loaded.prefix)
-    adapter = recorded_adapter(manifest)
-    if not adapter.whole:
+    if internal.requires:
+        adapter = recorded_adapter(manifest)
         below = needed_folder(manifest, store)
         base = open_network(below, task, store, trust_remote_code=trust_remote_code)
         module = adapter.rebuild(base.module, internal.structure)

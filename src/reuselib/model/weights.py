@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from reuselib.adapter import Weights
 from reuselib.lineage.manifest import Manifest
 from reuselib.lineage.tensors import Tensors
-from reuselib.model.opening import needed_folder, read_manifest, recorded_adapter
+from reuselib.model.opening import needed_folder, read_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,8 @@ def own_weights(folder: Path, store: Store) -> Weights:
     """All tensors of a model: those in its folder and, for an adapter, those of the model it needs."""
     manifest = read_manifest(folder)
     own = Tensors(folder)
-    if manifest is None or manifest.relation == "import" or recorded_adapter(manifest).whole:
+    internal = manifest.definition.internal if manifest else None
+    if manifest is None or internal is None or not internal.requires:
         return own
     return Layers(own, parent_weights(manifest, needed_folder(manifest, store), store))
 

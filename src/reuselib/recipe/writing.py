@@ -39,7 +39,8 @@ def to_dict(recipe: Recipe) -> dict[str, Json]:
 
 
 def _plain(value: object) -> Json:
-    return value.describe() if isinstance(value, Adapter | Task) else as_json(value)
+    # Not `describe`, which may tell a record what no recipe can say, such as the name of a function.
+    return {value.kind: as_json(value)} if isinstance(value, Adapter | Task) else as_json(value)
 
 
 def to_yaml(recipe: Recipe) -> str:

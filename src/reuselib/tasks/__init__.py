@@ -1,0 +1,1 @@
+"""What models are for: one file, one task, over a few files that they share."""

@@ -163,7 +163,7 @@ class ModuleTask(Task):
 
     def observe(self, logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         """Outputs and targets."""
-        return {"outputs": logits.float(), "targets": batch[self.target]}
+        return {"outputs": logits.detach().float(), "targets": batch[self.target]}
 
     def metrics(self, observed: Mapping[str, Tensor]) -> dict[str, float]:
         """The loss over all rows, and the score if there is one."""

@@ -77,7 +77,6 @@ def read_network(
             config=config,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
-            key_mapping=_forget_head(auto, config) if new_head else None,
             local_files_only=True,
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
@@ -88,6 +87,8 @@ def read_network(
     prefix = _prefix(module, names)
     _check_report(folder, module, missing, mismatched)
     _check_unexpected(folder, module, report["unexpected_keys"], bare=bool(prefix))
+    if new_head:
+        missing |= _renew_head(auto, config, module)
     return Loaded(module.eval(), None, frozenset(missing), prefix)
 
 
@@ -100,7 +101,7 @@ def skeleton(auto: Any, config: Any) -> nn.Module:
         return auto.from_config(config, dtype=torch.float32).eval()
 
 
-def save(module: nn.Module, processor: Processor, folder: Path) -> None:
+def save(module: Any, processor: Processor, folder: Path) -> None:
     """Write weights (safetensors), configuration and processor, the same bytes for the same module."""
     folder.mkdir(parents=True, exist_ok=True)
     with quiet():
@@ -185,13 +186,16 @@ def _prefix(module: nn.Module, names: Sequence[str]) -> str:
     return prefix
 
 
-def _forget_head(auto: Any, config: Any) -> dict[str, str]:
-    """Renames that keep the head's weights in a folder from being found."""
-    import torch
-
-    with torch.device("meta"):
-        network = auto.from_config(config)
-    return {rf"^{name}\.": f"former_{name}." for name in head(network)}
+def _renew_head(auto: Any, config: Any, module: nn.Module) -> set[str]:
+    """Give the module the head of a network just initialised; return the names of its tensors."""
+    with quiet():
+        twin = auto.from_config(config)
+    renewed: set[str] = set()
+    for name in head(module):
+        state = twin.get_submodule(name).state_dict()
+        module.get_submodule(name).load_state_dict(state)
+        renewed.update(f"{name}.{key}" for key in state)
+    return renewed
 
 
 def _check_report(folder: Path, module: nn.Module, missing: set[str], mismatched: set[str]) -> None:
@@ -217,9 +221,7 @@ def _check_unexpected(folder: Path, module: nn.Module, names: Iterable[str], *, 
     wrong = sorted(
         name
         for name in names
-        if (bare or name.startswith(prefix))
-        and not _DROPPED.intersection(name.split("."))
-        and not name.startswith("former_")
+        if (bare or name.startswith(prefix)) and not _DROPPED.intersection(name.split("."))
     )
     if wrong:
         raise SourceError(

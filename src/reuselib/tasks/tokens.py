@@ -30,6 +30,7 @@ def read_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
+    _require_vocabulary(tokenizer, folder)
     limit = tokenizer.model_max_length
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None:
@@ -43,6 +44,18 @@ def read_tokenizer(
     return tokenizer
 
 
+def _require_vocabulary(tokenizer: Processor, folder: Path) -> None:
+    """Transformers makes up an empty tokenizer where there is none, to which every word is unknown."""
+    # Tokenizers of bytes have no vocabulary, hence no file of it.
+    files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
+    if tokenizer.vocab_files_names and not any((folder / name).is_file() for name in files):
+        raise SourceError(
+            f"'{folder.name}' holds no tokenizer",
+            expected=f"one of: {', '.join(sorted(files))}",
+            fix="copy the tokenizer's files of the original model into the folder",
+        )
+
+
 def fit_to_network(tokenizer: Processor, module: nn.Module) -> None:
     """Make the tokenizer give only inputs that the network takes: not all take token types."""
     accepted = pretrained.accepted_inputs(module, tokenizer.model_input_names)
@@ -52,7 +65,7 @@ def fit_to_network(tokenizer: Processor, module: nn.Module) -> None:
         tokenizer.init_kwargs["model_input_names"] = accepted
 
 
-def fit_for_padding(tokenizer: Processor, module: nn.Module) -> None:
+def fit_for_padding(tokenizer: Processor, module: Any) -> None:
     """Make sure that tokenizer and network agree on a padding token.
 
     Networks that classify by the last token of a text find it by its not being padding. A tokenizer

@@ -75,6 +75,8 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
     Raises:
         TrainingError: the plan cannot be followed, or a loss, gradient or weight is not finite.
     """
+    from reuselib.training.dropout import swift_dropout
+
     check(plan, job.train, job.validation)
     stages = Stages(module, job.groups, num_epochs(plan, len(job.train)))
     precision = resolve(plan.precision, target_device())
@@ -87,6 +89,7 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
         wrapped = stack.enter_context(prepared(accelerator, module))
         if job.trackers:
             accelerator.init_trackers("reuselib", config=settings(plan))
+        stack.enter_context(swift_dropout(accelerator.device))
         optimizer = accelerator.prepare_optimizer(adamw(module, plan, job.groups))
         loop = Loop(module, wrapped, plan, job, stages, accelerator, optimizer)
         facts = {

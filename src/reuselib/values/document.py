@@ -71,8 +71,9 @@ def parse(text: str, name: str = "") -> Document:
     try:
         value = builder.document(yaml.parse(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
-        unclosed = error.context and ("flow" in error.context or "quoted" in error.context)
-        mark = (unclosed and error.context_mark) or error.problem_mark or error.context_mark
+        # What is left open is told where it was opened, not where the parser gave up.
+        is_open = any(word in (error.context or "") for word in ("flow", "quoted", "simple key"))
+        mark = (error.context_mark if is_open else None) or error.problem_mark
         line = f"{name}:{mark.line + 1}" if mark else name
         raise RecipeError([Problem(line, "", _explain(error, text))]) from error
     except yaml.reader.ReaderError as error:

@@ -1,0 +1,153 @@
+"""A rehearsal: every step for real, but cut short, to find what would fail and to estimate what it would cost."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
+
+from reuselib.adapter import Adapter
+from reuselib.errors import ReuseError
+from reuselib.model.opening import open_network
+from reuselib.progress import Progress, Report
+from reuselib.training.plan import FitPlan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from reuselib.derivation.plan import Plan
+    from reuselib.derivation.session import Session
+
+NUM_STEPS = 3
+"""Optimizer steps taken of each training; the first one also pays for warming up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """What a step was found to cost."""
+
+    kind: str
+    num_parameters: int
+    num_trainable: int
+    num_steps: int
+    """Optimizer steps that the whole training takes; 0 if the step does not train."""
+    seconds: float
+    """Estimated for the whole step, without measuring and saving."""
+    peak_bytes: int
+    """The most memory that this process held so far."""
+
+
+def rehearse(plan: Plan, report: Report | None = None) -> tuple[Rehearsal, ...]:
+    """Apply the plan's steps to the real model and rows, with a few optimizer steps each; nothing is kept.
+
+    Raises:
+        ReuseError: what `derive` would raise, at the latest when training begins.
+    """
+    from reuselib.derivation.session import Encoded, Session
+    from reuselib.training.seeds import seeded
+
+    trusted = plan.base.ref.trust_remote_code
+    with seeded(plan.seed):
+        opened = open_network(plan.base.folder, plan.task, plan.store, trust_remote_code=trusted)
+    session = Session(
+        task=plan.task,
+        rows=plan.splits,
+        encoded=Encoded(plan.task, opened.processor),
+        seed=plan.seed,
+        store=plan.store,
+    ).with_fresh(opened.fresh)
+    module, found = opened.module, []
+    for index, adapter in enumerate(plan.steps):
+        label = f"[{index + 1}/{len(plan.steps)}] {adapter.kind}: trying"
+        with seeded(plan.seed):
+            module, cost = _try(adapter, module, session, _Clock(label, report))
+        found.append(cost)
+        session = session.with_fresh(frozenset())
+    return tuple(found)
+
+
+def _try(
+    adapter: Adapter, module: nn.Module, session: Session, clock: _Clock
+) -> tuple[nn.Module, Rehearsal]:
+    plans = _fit_plans(adapter)
+    num_rows = len(session.splits.train) if plans else 0
+    short = replace(adapter, **{name: _shortened(each) for name, each in plans.items()})  # type: ignore[type-var]
+    started = time.perf_counter()
+    module = short.adapt(module, replace(session, report=clock)).module
+    spent = time.perf_counter() - started
+    learning = [each for each in module.parameters() if each.requires_grad]
+    num_steps = sum(num_optimizer_steps(each, num_rows) for each in plans.values())
+    return module, Rehearsal(
+        kind=adapter.kind,
+        num_parameters=sum(each.numel() for each in module.parameters()),
+        num_trainable=sum(each.numel() for each in learning) if plans else 0,
+        num_steps=num_steps,
+        seconds=clock.seconds_per_step() * num_steps if num_steps else spent,
+        peak_bytes=peak_bytes(),
+    )
+
+
+def _fit_plans(adapter: Adapter) -> dict[str, FitPlan]:
+    values = {each.name: getattr(adapter, each.name) for each in fields(adapter)}  # type: ignore[arg-type]
+    return {name: value for name, value in values.items() if isinstance(value, FitPlan)}
+
+
+def _shortened(plan: FitPlan) -> FitPlan:
+    """Neither early stopping, which would measure, nor more steps than are needed to time one."""
+    most = NUM_STEPS if plan.max_steps is None else min(NUM_STEPS, plan.max_steps)
+    return replace(plan, max_steps=most, early_stopping=None)
+
+
+def num_optimizer_steps(plan: FitPlan, num_rows: int) -> int:
+    """How many steps the whole training takes, if it is not stopped early."""
+    whole = plan.epochs * -(-num_rows // plan.batch_size)
+    return whole if plan.max_steps is None else min(whole, plan.max_steps)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process held; on a GPU, what torch took there."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere else
+
+
+@dataclass
+class _Clock:
+    """Notes when each optimizer step was reported, and passes the report on."""
+
+    label: str
+    report: Report | None
+    times: list[float] = field(default_factory=list)
+
+    def __call__(self, progress: Progress) -> None:
+        self.times.append(time.perf_counter())
+        if self.report is not None:
+            self.report(replace(progress, phase=self.label))
+
+    def seconds_per_step(self) -> float:
+        """From the first report to the last, so that warming up does not count."""
+        return mean_gap(self.times)
+
+
+def mean_gap(times: Sequence[float]) -> float:
+    """Mean time between moments.
+
+    Raises:
+        ReuseError: there is only one.
+    """
+    if len(times) < 2:
+        raise ReuseError(
+            "too few optimizer steps to time one",
+            expected="at least two steps",
+            fix="raise max_steps, or run the recipe: it is short",
+        )
+    return (times[-1] - times[0]) / (len(times) - 1)

@@ -1,0 +1,50 @@
+"""What every test gets: a store of its own, and no network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Read by the libraries when they are imported, so before any test.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+SENSES = """\
+base: {source: ./somewhere}
+task: text_classification
+data: {source: "sample:senses"}
+steps:
+  - lora: {r: 4, fit: {epochs: 2, learning_rate: 1e-3}}
+  - merge
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REUSELIB_STORE", str(tmp_path / "own-store"))
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    """A recipe that can be read; its base is not there."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(SENSES, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Installs a package made of one module, with entry points, for the length of a test."""
+
+    def install(name: str, code: str, entry_points: str) -> None:
+        site = tmp_path / f"site-{name}"
+        record = site / f"{name}-1.0.dist-info"
+        record.mkdir(parents=True)
+        (site / f"{name}.py").write_text(code, encoding="utf-8")
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (record / "entry_points.txt").write_text(entry_points)
+        monkeypatch.syspath_prepend(str(site))
+
+    return install

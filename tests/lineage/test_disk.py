@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from reuselib.errors import StoreError
+from reuselib.lineage.disk import explain, no_room, sync_tree, write_file, writing
+
+
+def test_file_is_replaced_whole(tmp_path):
+    write_file(tmp_path / "x", b"old")
+    os.link(tmp_path / "x", tmp_path / "former")
+
+    write_file(tmp_path / "x", b"new")
+
+    assert (tmp_path / "x").read_bytes() == b"new"
+    # The old content was not touched on the way: who was reading it may go on.
+    assert (tmp_path / "former").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["former", "x"]
+
+
+def test_failure_leaves_the_old_content_and_no_part(tmp_path):
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from reuselib.lineage.disk import write_file\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_file(Path(sys.argv[1]), bytes(5000))\n"
+    )
+    (tmp_path / "x").write_bytes(b"old")
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "StoreError: cannot write" in ended.stderr
+    assert "bytes free" in ended.stderr
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EROFS, "make it writable"),
+        (errno.EACCES, "make it writable"),
+        (errno.ENOTDIR, "choose another place"),
+    ],
+)
+def test_reason_decides_what_to_do(tmp_path, number, words):
+    error = explain(OSError(number, "why"), tmp_path / "nowhere/deep")
+
+    assert words in error.fix
+    assert "bytes free" in error.what
+    assert os.strerror(number) in error.what
+
+
+def test_os_errors_become_store_errors(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StoreError), writing(tmp_path):
+        (tmp_path / "file/x").write_text("")
+
+
+def test_full_disk_is_recognised_behind_compiled_code():
+    hidden = RuntimeError("I/O error: No space left on device (os error 28)")
+
+    assert no_room(hidden)
+    assert no_room(OSError(errno.ENOSPC, "x"))
+    assert no_room(OSError([("a", "b", "[Errno 28] No space left on device: 'b'")]))
+    assert not no_room(FileNotFoundError(errno.ENOENT, "x"))
+    assert not no_room(RuntimeError("other"))
+
+
+def test_sync_reaches_every_file(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/x").write_text("x")
+
+    sync_tree(tmp_path)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import DistributedType
+from torch import nn
+from toys import Points, network, points
+
+from reuselib.errors import MissingExtra, TrainingError
+from reuselib.training.accelerating import opened, prepared, settings
+from reuselib.training.loop import Job, fit
+from reuselib.training.plan import FitPlan
+
+STATES = (AcceleratorState, GradientState, PartialState)
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> object:
+    for state in STATES:
+        state._shared_state.clear()
+    yield
+    for state in STATES:
+        state._shared_state.clear()
+
+
+def test_no_state_is_left_behind_even_after_an_error() -> None:
+    fit(network(), FitPlan(epochs=1), Job(task=Points(), processor=None, train=points(8)))
+    assert [dict(state._shared_state) for state in STATES] == [{}, {}, {}]
+
+    with pytest.raises(RuntimeError, match="on purpose"), opened("fp32"):
+        raise RuntimeError("on purpose")
+    assert [dict(state._shared_state) for state in STATES] == [{}, {}, {}]
+
+
+def test_the_callers_accelerator_works_on_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = Accelerator(gradient_accumulation_steps=4, cpu=True)
+
+    with opened("fp32") as ours:
+        assert ours.gradient_accumulation_steps == 1
+
+    assert theirs.gradient_accumulation_steps == 4
+    assert theirs.mixed_precision == "no"
+    assert theirs.device.type == "cpu"
+    assert Accelerator().state.__dict__ is theirs.state.__dict__
+
+
+def test_the_environments_accumulation_is_not_applied_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "7")
+
+    with opened("fp32") as accelerator:
+        assert accelerator.gradient_accumulation_steps == 1
+
+
+def test_a_sharding_setup_is_refused_in_words() -> None:
+    Accelerator(cpu=True)
+    AcceleratorState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    with pytest.raises(TrainingError, match="set up for FSDP"), opened("fp32"):
+        pass
+
+    assert AcceleratorState._shared_state["distributed_type"] is DistributedType.FSDP
+
+
+def test_unknown_and_missing_trackers_are_refused() -> None:
+    with (
+        pytest.raises(TrainingError, match="unknown tracker 'tensorbord'"),
+        opened("fp32", ["tensorbord"]),
+    ):
+        pass
+    from accelerate.tracking import get_available_trackers
+
+    if "aim" not in {tracker.value for tracker in get_available_trackers()}:
+        with pytest.raises(MissingExtra, match="'aim' is not installed"), opened("fp32", ["aim"]):
+            pass
+
+
+def test_a_prepared_module_is_itself_again() -> None:
+    module = nn.Linear(2, 2)
+    before = dict(module.__dict__)
+
+    with opened("fp32") as accelerator, prepared(accelerator, module):
+        pass
+
+    assert module.__dict__ == before
+
+
+def test_settings_are_flat_and_plain() -> None:
+    flat = settings(FitPlan())
+
+    assert flat["optimizer.max_grad_norm"] == 1.0
+    assert flat["schedule.lr_scheduler_type"] == "linear"
+    assert all(isinstance(value, (bool, int, float, str)) for value in flat.values())
