@@ -343,7 +343,7 @@ def compare(setting: Setting, seeds: Sequence[int], modes: Sequence[str] = MODES
         for turn, seed in enumerate(seeds):
             for at in range(len(names)):
                 runs.append(time_one(setting, names[(at + turn) % len(names)], mode, seed))
-                print(json.dumps(asdict(runs[-1])), flush=True)  # noqa: T201 - a script
+                print(json.dumps(asdict(runs[-1])), flush=True)
     return runs
 
 
@@ -394,7 +394,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text + "\n")
-    print(json.dumps(summary, indent=1))  # noqa: T201 - a script
+    print(json.dumps(summary, indent=1))
 
 
 if __name__ == "__main__":

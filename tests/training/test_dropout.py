@@ -55,16 +55,14 @@ def test_recomputed_activations_meet_the_same_mask(reentrant: bool) -> None:
     def block(value: torch.Tensor) -> torch.Tensor:
         return functional.dropout(value * value, 0.5).exp()
 
-    gradients = []
-    for again in (False, True):
-        torch.manual_seed(2)
-        value = torch.linspace(-1, 1, 8192, requires_grad=True)
-        with swift_dropout(CPU):
-            out = checkpoint(block, value, use_reentrant=reentrant) if again else block(value)
-            out.sum().backward()
-        gradients.append(value.grad)
+    value = torch.linspace(0.5, 1, 8192, requires_grad=True)
+    with swift_dropout(CPU):
+        out = checkpoint(block, value, use_reentrant=reentrant)
+        out.sum().backward()
 
-    assert torch.equal(*gradients)
+    dropped = out == 1.0
+    assert 0.45 < dropped.float().mean() < 0.55
+    assert torch.equal(value.grad == 0.0, dropped)
 
 
 @pytest.mark.parametrize("masked", ["none", "bool", "float"])

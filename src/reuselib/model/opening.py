@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter, Json
 from reuselib.errors import IntegrityError, SourceError
+from reuselib.lineage.inventory import take_inventory
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.tensors import Tensors
 from reuselib.values.named import parse_adapter
@@ -81,8 +82,11 @@ def recorded_adapter(manifest: Manifest) -> Adapter:
 def needed_folder(manifest: Manifest, store: Store) -> Path:
     """Where the model is whose weights an adapter-only child needs.
 
+    peft takes any base of the right shapes without a word, so the bytes are compared with the record.
+
     Raises:
         SourceError: it is not at hand.
+        IntegrityError: what is there is another model by now.
     """
     parent = manifest.parents[0]
     found = store.locate(parent.digests.dir_hash)
@@ -92,6 +96,14 @@ def needed_folder(manifest: Manifest, store: Store) -> Path:
             f"{parent.uri} (dirHash {parent.digests.dir_hash})",
             expected="the base in the store, or opened before with this store",
             fix="open the base once with this store, or derive the model again",
+        )
+    digests = take_inventory(found, follow_links=True).digests
+    if digests != parent.digests:
+        raise IntegrityError(
+            "PARENT_MISMATCH",
+            f"{manifest.name} was trained over {parent.uri} (dirHash {parent.digests.dir_hash}), but what is there "
+            f"now is another model (dirHash {digests.dir_hash})",
+            fix="get the base with the recorded digest, and open it once with this store",
         )
     return found
 

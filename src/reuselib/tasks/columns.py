@@ -25,6 +25,11 @@ def column(rows: Rows, name: str) -> list[Any]:
     return [row[name] for row in (rows.encoded() if isinstance(rows, LazyRows) else rows)]
 
 
+def has_column(rows: Rows, name: str) -> bool:
+    """Whether there is such a column; rows to predict on have no targets."""
+    return name in (rows.column_names if is_dataset(rows) else rows[0]) if len(rows) else False
+
+
 def named_splits(splits: Splits) -> Iterator[tuple[str, Rows]]:
     """The splits that are there, training rows first."""
     yield "train", splits.train

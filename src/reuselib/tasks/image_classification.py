@@ -93,14 +93,16 @@ class ImageClassification(Task):
     # Batches.
 
     def encode(self, rows: Rows, processor: Processor) -> Examples:
-        """Pixels of each row, computed when they are asked for, and its label."""
+        """Pixels of each row, computed when they are asked for, and its label where it has one."""
         if self.labels is None:
             raise DataError(
                 "the labels of this task are not known yet",
                 expected="a task that `pin` has completed",
                 fix="call `task = task.pin(splits)`, or set `labels`",
             )
-        targets = columns.label_indices(columns.column(rows, self.label), self.labels)
+        targets = None
+        if columns.has_column(rows, self.label):
+            targets = columns.label_indices(columns.column(rows, self.label), self.labels)
         return images.LazyImages(rows, self.image, targets, processor)
 
     def collate(self, examples: Sequence[Mapping[str, Any]], processor: Processor) -> Batch:
@@ -108,9 +110,11 @@ class ImageClassification(Task):
         import numpy as np
         import torch
 
-        pixels = np.stack([example["pixel_values"] for example in examples])
-        targets = np.array([example["labels"] for example in examples], dtype=np.int64)
-        return {"pixel_values": torch.from_numpy(pixels), "labels": torch.from_numpy(targets)}
+        batch = {"pixel_values": torch.from_numpy(np.stack([e["pixel_values"] for e in examples]))}
+        if "labels" in examples[0]:
+            targets = np.array([example["labels"] for example in examples], dtype=np.int64)
+            batch["labels"] = torch.from_numpy(targets)
+        return batch
 
     def inputs(self, batch: Batch) -> Batch:
         """The pixels."""
@@ -121,6 +125,10 @@ class ImageClassification(Task):
         return len(batch["labels"])
 
     # Learning.
+
+    def answers(self, logits: Tensor) -> list[Any]:
+        """The label of each row."""
+        return outputs.answers(logits, self.labels or ())
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy: summed, in fp32."""

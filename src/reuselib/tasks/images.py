@@ -61,7 +61,7 @@ class LazyImages(Sequence[Mapping[str, Any]]):
     """Examples with `pixel_values` and `labels`: images are decoded on access, since all may not fit in memory."""
 
     def __init__(
-        self, rows: Rows, column: str, targets: Sequence[int], processor: Processor
+        self, rows: Rows, column: str, targets: Sequence[int] | None, processor: Processor
     ) -> None:
         self._rows = rows
         self._column = column
@@ -72,7 +72,7 @@ class LazyImages(Sequence[Mapping[str, Any]]):
         self._mode = _MODES.get(len(mean) if isinstance(mean, Sequence) else 3, "RGB")
 
     def __len__(self) -> int:
-        return len(self._targets)
+        return len(self._rows)
 
     @overload
     def __getitem__(self, index: int) -> Mapping[str, Any]: ...
@@ -85,7 +85,8 @@ class LazyImages(Sequence[Mapping[str, Any]]):
         pixels = self._processor(
             _channels_last(image), return_tensors="np", input_data_format="channels_last"
         )
-        return {"pixel_values": pixels["pixel_values"][0], "labels": self._targets[index]}
+        example = {"pixel_values": pixels["pixel_values"][0]}
+        return example if self._targets is None else {**example, "labels": self._targets[index]}
 
 
 def as_image(value: Any, number: int) -> Image:

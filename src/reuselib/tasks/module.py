@@ -113,8 +113,8 @@ class ModuleTask(Task):
     # Batches.
 
     def encode(self, rows: Rows, processor: Processor) -> Examples:
-        """The columns as arrays: fractions in fp32, whole numbers as int64."""
-        names = (*self.arguments, self.target)
+        """The columns as arrays, the target's where rows have it: fractions in fp32, whole numbers as int64."""
+        names = (*self.arguments, *([self.target] if columns.has_column(rows, self.target) else []))
         values = zip(*(columns.column(rows, name) for name in names), strict=True)
         return [
             {name: _array(value, name, number) for name, value in zip(names, row, strict=True)}
@@ -131,7 +131,7 @@ class ModuleTask(Task):
         import torch
 
         batch: Batch = {}
-        for name in (*self.arguments, self.target):
+        for name in examples[0]:
             arrays = [example[name] for example in examples]
             shapes = {array.shape for array in arrays}
             if len(shapes) > 1:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import SourceError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def describe(config: Any, labels: Sequence[str], problem_type: str | None = None) -> None:
@@ -36,3 +39,13 @@ def describes_others(config: Any, labels: Sequence[str]) -> bool:
             fix=f"set `labels: [{', '.join(ordered)}]` in the task",
         )
     return folded != ours
+
+
+def answers(logits: Tensor, labels: Sequence[str], problem: str = "single_label") -> list[Any]:
+    """What outputs [rows, labels] say: a label a row, a tuple of labels, or a number."""
+    if problem == "regression":
+        return logits.flatten().tolist()
+    if problem == "multi_label":
+        chosen = (logits > 0).tolist()  # a logit above 0 is a probability above a half
+        return [tuple(name for name, yes in zip(labels, row, strict=True) if yes) for row in chosen]
+    return [labels[index] for index in logits.argmax(-1).tolist()]

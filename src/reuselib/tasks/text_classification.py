@@ -135,9 +135,11 @@ class TextClassification(Task):
     # Batches.
 
     def encode(self, rows: Rows, processor: Processor) -> Examples:
-        """Tokens of each row and its target."""
+        """Tokens of each row and its target, where rows have one."""
         texts, pairs = self._columns(rows)
         examples = tokens.tokenize(processor, texts, pairs, self.max_length)
+        if not columns.has_column(rows, self.label):
+            return examples
         for example, target in zip(examples, self._targets(rows), strict=True):
             example["labels"] = target
         return examples
@@ -148,6 +150,8 @@ class TextClassification(Task):
         import torch
 
         batch = tokens.pad(examples, processor, side=processor.padding_side)
+        if "labels" not in examples[0]:
+            return batch
         dtype = np.int64 if self.problem == "single_label" else np.float32
         targets = np.array([example["labels"] for example in examples], dtype=dtype)
         return {**batch, "labels": torch.from_numpy(targets)}
@@ -165,6 +169,10 @@ class TextClassification(Task):
         return batch["labels"].numel()
 
     # Learning.
+
+    def answers(self, logits: Tensor) -> list[Any]:
+        """A label of each row, a tuple of labels, or a number."""
+        return outputs.answers(logits, self.labels or (), self.problem)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy, binary cross-entropy or squared error: summed, in fp32."""

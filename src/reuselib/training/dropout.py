@@ -2,7 +2,7 @@
 
 torch draws a whole random number for each element, which in a small encoder takes as long as a matrix product of the
 same size. Here 16 bits decide about an element. Each call draws its seed from torch's generator, so masks depend on
-its state and nothing else: runs repeat bit for bit, and recomputed activations meet the masks they had.
+its state and nothing else: runs repeat bit for bit.
 """
 
 from __future__ import annotations
@@ -57,27 +57,12 @@ class _Swift(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is Tensor.backward:
-            # torch lifts a mode while it answers, but activations recomputed on the way back need this one.
-            with self:
-                return _backward(*args, **(kwargs or {}))
         known = _ANSWERS.get(func)
         if known is not None:
             answer = known(*args, **(kwargs or {}))
             if answer is not None:
                 return answer
         return func(*args, **(kwargs or {}))
-
-
-def _backward(
-    output: Tensor,
-    gradient: Tensor | None = None,
-    retain_graph: bool | None = None,
-    create_graph: bool = False,
-    inputs: Sequence[Tensor] | None = None,
-) -> None:
-    """What `Tensor.backward` does, without asking the mode again."""
-    torch.autograd.backward(output, gradient, retain_graph, create_graph, inputs=inputs)
 
 
 def _applies(value: Tensor, p: float) -> bool:
@@ -87,11 +72,21 @@ def _applies(value: Tensor, p: float) -> bool:
         and value.numel() >= MIN_ELEMENTS
         and 0.0 < p < 1.0 - 1.0 / LEVELS
         and torch.is_grad_enabled()
+        and not _recomputes()
     )
 
 
+def _recomputes() -> bool:
+    """Whether what is computed now is computed again on the way back (activation checkpointing).
+
+    torch lifts this mode during a backward pass, so both times must be torch's. The other sort of checkpointing
+    computes without gradients at first, which is told apart by that.
+    """
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+
 def _dropout(
-    input: Tensor,  # noqa: A002 - torch's own names, so that keywords arrive
+    input: Tensor,
     p: float = 0.5,
     training: bool = True,
     inplace: bool = False,
