@@ -33,10 +33,14 @@ def test_help_names_every_verb(typed):
     code, out, _ = typed("--help")
 
     assert code == 0
-    assert all(f" {verb} " in out for verb in ("run", "check", "show", "verify", "schema", "adapters"))
+    assert all(
+        f" {verb} " in out for verb in ("run", "check", "show", "verify", "schema", "adapters")
+    )
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["rnu"], ["run", "x.yaml", "--outptu", "y"], ["verify"]])
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["rnu"], ["run", "x.yaml", "--outptu", "y"], ["verify"]]
+)
 def test_a_wrong_command_is_a_matter_of_usage(typed, arguments):
     code, _, err = typed(*arguments)
 
@@ -50,7 +54,11 @@ def test_the_problems_of_a_recipe_are_all_on_standard_error(typed, recipe_file):
     code, out, err = typed("run", str(recipe_file))
 
     assert (code, out) == (2, "")
-    assert [line.split(": ")[1] for line in err.splitlines()] == ["base.source", "task", "steps[0].lorra"]
+    assert [line.split(": ")[1] for line in err.splitlines()] == [
+        "base.source",
+        "task",
+        "steps[0].lorra",
+    ]
     assert "Traceback" not in err
 
 
@@ -86,7 +94,11 @@ def test_show_of_nothing_known_names_the_nearest(typed):
 
 
 def test_adapters_lists_plug_ins_and_says_what_is_wrong_with_a_broken_one(typed, plugin):
-    plugin("acme_cli", "raise RuntimeError('no licence')", "[reuselib.adapters]\nscale = acme_cli:Scale\n")
+    plugin(
+        "acme_cli",
+        "raise RuntimeError('no licence')",
+        "[reuselib.adapters]\nscale = acme_cli:Scale\n",
+    )
 
     _, out, _ = typed("adapters", "--json")
 
@@ -158,7 +170,11 @@ def test_an_interrupt_ends_with_130_and_says_that_nothing_was_lost(tmp_path):
         "sys.exit(main(['wait']))\n"
     )
     started = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
     )
     with started as process:
         assert process.stdout is not None
@@ -173,7 +189,9 @@ def test_an_interrupt_ends_with_130_and_says_that_nothing_was_lost(tmp_path):
 
 
 def test_python_dash_m_is_the_same_command():
-    done = subprocess.run([sys.executable, "-m", "reuselib", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "reuselib", "--help"], capture_output=True, text=True, check=True
+    )
 
     assert "Usage: reuselib" in done.stdout
 

@@ -31,7 +31,11 @@ def test_a_bare_name_and_a_key_left_out_can_be_entered(recipe_file):
 
     recipe = Recipe.read(
         recipe_file,
-        overrides=["steps[0].finetune.fit.epochs=7", "task.causal_lm.max_length=9", "data.source=sample:senses"],
+        overrides=[
+            "steps[0].finetune.fit.epochs=7",
+            "task.causal_lm.max_length=9",
+            "data.source=sample:senses",
+        ],
     )
 
     assert recipe.steps[0].fit.epochs == 7

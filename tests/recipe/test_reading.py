@@ -95,6 +95,7 @@ def test_a_plug_in_is_known_and_its_errors_have_a_line(recipe_file, plugin):
     recipe = Recipe.read(recipe_file, overrides=["steps[1]={scale: {factor: 2}}"])
 
     assert recipe.steps[1].factor == 2.0
-    assert "steps[1].scale.factr: unknown key; did you mean `factor`?" in told(
-        recipe_file, "steps[1]={scale: {factr: 2}}"
-    )[0]
+    assert (
+        "steps[1].scale.factr: unknown key; did you mean `factor`?"
+        in told(recipe_file, "steps[1]={scale: {factr: 2}}")[0]
+    )

@@ -24,7 +24,9 @@ def validator() -> jsonschema.Draft202012Validator:
 
 
 def test_the_committed_schema_is_current():
-    assert json.loads(COMMITTED.read_text(encoding="utf-8")) == schema(plugins=False), "run: make schema"
+    assert json.loads(COMMITTED.read_text(encoding="utf-8")) == schema(plugins=False), (
+        "run: make schema"
+    )
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/**/*.yaml")), ids=lambda path: path.stem)
@@ -77,6 +79,10 @@ def test_a_plug_in_appears_and_a_broken_one_does_not_harm(plugin):
 
     made = schema()["$defs"]
 
-    assert made["scale"]["properties"]["factor"] == {"type": "number", "description": "By how much.", "default": 1.0}
+    assert made["scale"]["properties"]["factor"] == {
+        "type": "number",
+        "description": "By how much.",
+        "default": 1.0,
+    }
     assert "broken" not in made
     assert "scale" not in schema(plugins=False)["$defs"]

@@ -12,7 +12,9 @@ from reuselib.errors import RecipeError
 from reuselib.recipe import Recipe
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=8)
-TRICKY = st.sampled_from(["no", "1e-4", "1_0", "null", "~", "2024-01-01", ": ", "- a", "0o7", "'", "\u2028", "on", ""])
+TRICKY = st.sampled_from(
+    ["no", "1e-4", "1_0", "null", "~", "2024-01-01", ": ", "- a", "0o7", "'", "\u2028", "on", ""]
+)
 
 
 @given(text=TEXT | TRICKY, rate=st.floats(1e-300, 1e300), seed=st.integers(0, 2**32 - 1))
@@ -57,5 +59,5 @@ def test_what_only_python_can_say_is_refused(recipe_file):
         steps=(FineTune(),),
     )
 
-    with pytest.raises(RecipeError, match="task: .* such a recipe can be run but not written"):
+    with pytest.raises(RecipeError, match=r"task: .* such a recipe can be run but not written"):
         recipe.to_yaml()

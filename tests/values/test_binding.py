@@ -128,7 +128,9 @@ def test_what_does_not_fit_is_told_with_what_would(text, expected):
 
 
 def test_all_problems_are_told_at_once():
-    told = problems("{must: x, flg: true, words: [1, 2], pets: [{cat: {lives: a, fit: {epochs: b}}}]}")
+    told = problems(
+        "{must: x, flg: true, words: [1, 2], pets: [{cat: {lives: a, fit: {epochs: b}}}]}"
+    )
 
     assert len(told) == 6
     assert told[1] == (
@@ -138,4 +140,6 @@ def test_all_problems_are_told_at_once():
 
 
 def test_a_value_that_was_found_wanting_while_reading_is_told_once():
-    assert problems(f"{{must: {2**60}}}") == [f"must: the integer {2**60} is beyond 2^53, where records lose digits"]
+    assert problems(f"{{must: {2**60}}}") == [
+        f"must: the integer {2**60} is beyond 2^53, where records lose digits"
+    ]

@@ -50,7 +50,8 @@ def test_nothing_is_ever_constructed():
 
 def test_aliases_are_refused_and_never_expanded():
     bomb = "a: &a [x, x]\n" + "".join(
-        f"{after}: &{after} [*{before}, *{before}]\n" for before, after in zip("abcdefgh", "bcdefghi", strict=True)
+        f"{after}: &{after} [*{before}, *{before}]\n"
+        for before, after in zip("abcdefgh", "bcdefghi", strict=True)
     )
 
     problems = noted(bomb)

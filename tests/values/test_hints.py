@@ -34,7 +34,9 @@ def resolves(target: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", [n for n, (target, _) in hints.NAMES.items() if not target.startswith("--")])
+@pytest.mark.parametrize(
+    "name", [n for n, (target, _) in hints.NAMES.items() if not target.startswith("--")]
+)
 def test_the_field_that_a_foreign_name_points_to_exists(name):
     assert resolves(hints.NAMES[name][0])
 
@@ -51,7 +53,9 @@ def test_options_that_foreign_names_point_to_exist():
 
     options = {target for target, _ in hints.NAMES.values() if target.startswith("--")}
 
-    assert {option.removeprefix("--") for option in options} <= set(inspect.signature(verbs.run).parameters)
+    assert {option.removeprefix("--") for option in options} <= set(
+        inspect.signature(verbs.run).parameters
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(set(hints.STEPS.values())))

@@ -33,12 +33,21 @@ def test_the_largest_integer_is_exact():
 
 @pytest.mark.parametrize(
     ("text", "meant"),
-    [("no", "false"), ("On", "true"), ("1_000", "1000"), ("0,5", "0.5"), ("8", "8"), ("eight", None)],
+    [
+        ("no", "false"),
+        ("On", "true"),
+        ("1_000", "1000"),
+        ("0,5", "0.5"),
+        ("8", "8"),
+        ("eight", None),
+    ],
 )
 def test_what_was_meant_by_a_string(text, meant):
     assert lookalike(text) == meant
 
 
-@pytest.mark.parametrize(("text", "needed"), [("1e-4", True), ("true", True), ("9" * 30, True), ("no", False)])
+@pytest.mark.parametrize(
+    ("text", "needed"), [("1e-4", True), ("true", True), ("9" * 30, True), ("no", False)]
+)
 def test_a_string_that_looks_like_something_else_needs_quotes(text, needed):
     assert needs_quotes(text) is needed

@@ -19,8 +19,10 @@ PREFIX = "base_model.model."
 """What peft puts in front of a module's name in `adapter_model.safetensors`."""
 
 
-LAYERS = frozenset({"Linear", "NonDynamicallyQuantizableLinear", "Conv1D", "Conv2d"})
-"""Types that can be adapted (Conv1D is the linear layer of GPT-2)."""
+LINEAR = ("Linear", "Conv1D")
+"""Types of linear layers; Conv1D is that of GPT-2, which keeps its weight as [in, out]."""
+LAYERS = frozenset({*LINEAR, "NonDynamicallyQuantizableLinear", "Conv2d"})
+"""Types that can be adapted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,9 @@ class LoRA(Adapter):
     """Rank-stabilised scaling (Kalajdzievski, 2023)."""
     use_dora: bool = False
     """Learn the magnitude of each output apart from its direction (Liu et al., 2024); about 1.3 times slower."""
-    target_modules: tuple[str, ...] = ("op:Linear",)
-    """Selectors of the layers to adapt; the head is never among them."""
+    target_modules: tuple[str, ...] | None = None
+    """Selectors of the layers to adapt, such as `op:Linear` or `*.query`; null: every linear layer. The head is never
+    among them."""
     last_blocks: int | None = None
     """Adapt only the last so many blocks, such as 2 of 6."""
     fit: FitPlan = FitPlan()
@@ -76,13 +79,15 @@ class LoRA(Adapter):
         from reuselib.network.selectors import select_modules
 
         suffix = f" & block[-{self.last_blocks}:]" if self.last_blocks else ""
-        selectors = [f"{selector}{suffix}" for selector in self.target_modules]
+        present = {type(each).__name__ for each in module.modules()}
+        chosen = self.target_modules or [f"op:{kind}" for kind in LINEAR if kind in present] or ["op:Linear"]
+        selectors = [f"{selector}{suffix}" for selector in chosen]
         found = select_modules(module, selectors, head=head)
         targets = [n for n in found if not any(n == h or n.startswith(f"{h}.") for h in head)]
         _refuse_other_layers({type(module.get_submodule(name)).__name__ for name in targets})
         if not targets:
             raise IncompatibleStep(
-                f"target_modules={list(self.target_modules)} matches nothing but the head",
+                f"target_modules={list(chosen)} matches nothing but the head",
                 expected="layers of the backbone, such as `op:Linear`",
                 fix="name other layers in target_modules; `reuselib check` lists the network's parts",
             )
@@ -110,6 +115,8 @@ class LoRA(Adapter):
         with warnings.catch_warnings():
             # peft asks transformers by a name that will go away; nothing that a user could mend
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            # and it sets this option right by itself, layer by layer
+            warnings.filterwarnings("ignore", "fan_in_fan_out is set", UserWarning)
             return get_peft_model(module, self._config(structure))
 
     def save(self, module: PeftModel, folder: Path) -> None:
@@ -163,7 +170,7 @@ class LoRA(Adapter):
             a, b, base = child[_factor(target, "A")], child[_factor(target, "B")], parent[weight]
             if a.dim() < 2 or b.dim() < 2 or a.shape[0] != self.r or b.shape[1] != self.r:
                 yield _factor(target, "A"), f"rank {a.shape[0]}"
-            # GPT-2's Conv1D keeps its weight as [in, out], the transpose of a linear layer's
+            # Conv1D keeps the transpose of a linear layer's weight
             elif tuple(base.shape[:2]) not in {(b.shape[0], a.shape[1]), (a.shape[1], b.shape[0])}:
                 yield weight, f"update {b.shape[0]} x {a.shape[1]}, layer {tuple(base.shape)}"
 

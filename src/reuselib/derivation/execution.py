@@ -50,8 +50,12 @@ class Execution:
     def model(self) -> Model:
         """The last child."""
         last = self.children[-1]
-        opened = self.opened or open_network(last.folder, self.plan.task, self.plan.store)
-        return Model(opened.module, opened.processor, self.plan.task, last.manifest, last.folder)
+        plan, trusted = self.plan, self.plan.base.ref.trust_remote_code
+        opened = self.opened or open_network(
+            last.folder, plan.task, plan.store, trust_remote_code=trusted
+        )
+        ref = replace(_as_parent(last).ref, trust_remote_code=trusted)
+        return Model(opened.module, opened.processor, plan.task, last.manifest, last.folder, ref)
 
 
 def execute(plan: Plan, runtime: Runtime) -> Execution:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter, Json, ModelRef
-from reuselib.errors import IncompatibleStep, StoreError
+from reuselib.errors import IncompatibleStep, Problem, RecipeError, StoreError
 from reuselib.lineage import canonical
 from reuselib.lineage.manifest import Manifest
 from reuselib.lineage.verify import verify
@@ -93,6 +93,8 @@ def plan(
     """
     from reuselib.data import Data
 
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise RecipeError([Problem("", "seed", f"expected an integer from 0 to 4294967295; got {seed!r}")])
     steps = (steps,) if isinstance(steps, Adapter) else tuple(steps)
     if not steps:
         raise IncompatibleStep("there is no step", expected="at least one adapter", fix="add one under `steps`")

@@ -27,13 +27,14 @@ class Encoded:
 
     task: Task
     processor: Processor
-    done: dict[int, Examples] = field(default_factory=dict)
+    done: dict[int, tuple[Rows, Examples]] = field(default_factory=dict)
+    """By `id`; the rows are kept, because an id is given to other rows once its own are gone."""
 
     def of(self, rows: Rows) -> Examples:
         """Encode rows, or hand back what was encoded before."""
         if id(rows) not in self.done:
-            self.done[id(rows)] = self.task.encode(rows, self.processor)
-        return self.done[id(rows)]
+            self.done[id(rows)] = (rows, self.task.encode(rows, self.processor))
+        return self.done[id(rows)][1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ class Model:
     manifest: Manifest
     folder: Path
     """Where its files are; they never change."""
+    ref: ModelRef
+    """What names it, pinned: what a derivation from it opens and records."""
 
     @classmethod
     def load(
@@ -58,7 +60,11 @@ class Model:
         pinned = resolve(ref, place)
         task = task or recorded_task(pinned.manifest)
         opened = open_network(pinned.folder, task, place, trust_remote_code=ref.trust_remote_code)
-        return cls(opened.module, opened.processor, task, pinned.manifest, pinned.folder)
+        named = pinned.ref
+        if named.source.startswith("./"):
+            # the pinned name of a folder is what may be recorded, not where it is
+            named = replace(named, source=str(pinned.folder))
+        return cls(opened.module, opened.processor, task, pinned.manifest, pinned.folder, named)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Copy the model's files, with its lineage, to `folder`.
@@ -97,9 +103,10 @@ def recorded_task(manifest: Manifest) -> Task:
         SourceError: it names none, or one that only Python can say.
     """
     described: Mapping[str, Any] | None = manifest.definition.task
-    if described is None:
+    if described is None or "module" in described:
+        said = "does not say which task it is for" if described is None else "is for a task that only Python can say"
         raise SourceError(
-            f"{manifest.name} does not say which task it is for",
+            f"{manifest.name} {said}",
             expected="a task",
             fix="give it: Model.load(..., task=TextClassification())",
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter, Json
-from reuselib.errors import IntegrityError, SourceError
+from reuselib.errors import IncompatibleStep, IntegrityError, SourceError
 from reuselib.lineage.inventory import take_inventory
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.tensors import Tensors
@@ -47,6 +47,7 @@ def open_network(folder: Path, task: Task, store: Store, *, trust_remote_code: b
 
     Raises:
         SourceError: a model that an adapter needs is not at hand.
+        IncompatibleStep: it holds an adapter only, trained for another task.
         IntegrityError: weights and structure do not fit.
     """
     manifest = read_manifest(folder)
@@ -55,6 +56,7 @@ def open_network(folder: Path, task: Task, store: Store, *, trust_remote_code: b
         loaded = task.load(folder, trust_remote_code=trust_remote_code)
         return Opened(loaded.module, loaded.processor, fresh=loaded.fresh, prefix=loaded.prefix)
     if internal.requires:
+        _refuse_other_task(manifest, task)
         adapter = recorded_adapter(manifest)
         below = needed_folder(manifest, store)
         base = open_network(below, task, store, trust_remote_code=trust_remote_code)
@@ -65,7 +67,10 @@ def open_network(folder: Path, task: Task, store: Store, *, trust_remote_code: b
         module, processor = _rebuilt(folder, task, internal), task.processor(folder)
     else:
         loaded = task.load(folder, trust_remote_code=trust_remote_code)
-        module, processor = loaded.module, loaded.processor
+        # a child made for other labels gets a new head, just as any base
+        return Opened(
+            loaded.module, loaded.processor, internal.form, fresh=loaded.fresh, prefix=loaded.prefix
+        )
     return Opened(module.eval(), processor, internal.form, internal.rebuild, internal.requires)
 
 
@@ -106,6 +111,20 @@ def needed_folder(manifest: Manifest, store: Store) -> Path:
             fix="get the base with the recorded digest, and open it once with this store",
         )
     return found
+
+
+def _refuse_other_task(manifest: Manifest, task: Task) -> None:
+    """An adapter cannot be separated from the outputs it was trained for; its file does not name them."""
+    [(kind, recorded)] = (manifest.definition.task or {}).items()
+    [(wanted_kind, wanted)] = task.describe().items()
+    made_for, asked = recorded.get("labels"), wanted.get("labels")
+    if kind != wanted_kind or (asked is not None and asked != made_for):
+        raise IncompatibleStep(
+            f"{manifest.name} holds an adapter only, trained for {kind} with labels {made_for}, "
+            f"and cannot serve {wanted_kind} with labels {asked}",
+            expected="the task it was trained for",
+            fix="merge it for its own task first; the merged model can be the base for another one",
+        )
 
 
 def _rebuilt(folder: Path, task: Task, internal: Internal) -> nn.Module:

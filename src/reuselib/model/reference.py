@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from reuselib.adapter import ModelRef
 from reuselib.errors import SourceError
+from reuselib.lineage.disk import writing
 from reuselib.lineage.inventory import take_inventory
 from reuselib.lineage.scratch import scratch
 from reuselib.model.model import Model
@@ -28,8 +30,16 @@ def reference(base: Base, task: Task, store: Store) -> ModelRef:
         # a Path is a folder, also without `./` in front
         return ModelRef(base if isinstance(base, str) else str(base.absolute()))
     if isinstance(base, Model):
-        return ModelRef(str(base.folder.absolute()), digest=base.manifest.digests.dir_hash)
+        return _reference_to(base, store)
     return _keep_module(base, task, store)
+
+
+def _reference_to(model: Model, store: Store) -> ModelRef:
+    """Its own reference, unless that names something in a store and this is another one."""
+    kind, _, name = model.ref.source.partition(":")
+    if (kind == "store" and store.find(name) is None) or kind == "module":
+        return replace(model.ref, source=str(model.folder.absolute()))
+    return model.ref
 
 
 def _keep_module(module: nn.Module, task: Task, store: Store) -> ModelRef:
@@ -39,7 +49,7 @@ def _keep_module(module: nn.Module, task: Task, store: Store) -> ModelRef:
             f"a base of type {type(module).__name__} is no model",
             expected="a ModelRef, a source such as `./folder`, a Model or a torch.nn.Module",
         )
-    with scratch(store.path / "tmp") as folder:
+    with writing(store.path), scratch(store.path / "tmp") as folder:
         task.save(module, None, folder)
         digest = take_inventory(folder).digests.dir_hash
     with store.keep_root(digest) as folder:

@@ -165,14 +165,18 @@ def _package(source: str) -> _Place:
     folder = Path(roots[0], *module.split(".")[1:], *path.parts)
     if not folder.is_dir():
         raise SourceError(f"{source}: the package is there, but has no folder '{inside}'")
-    owners = importlib.metadata.packages_distributions().get(top, [top])
-    version = importlib.metadata.version(owners[0])
-    return _Place(top, folder, source, f"pkg:pypi/{owners[0]}@{version}#{source.removeprefix('package:')}")
+    return _Place(top, folder, source, f"{_distribution(top)}#{source.removeprefix('package:')}")
+
+
+def _distribution(top: str) -> str:
+    """Package URL of what a top-level package came with; one that lies on the path by itself has no version."""
+    owners = importlib.metadata.packages_distributions().get(top)
+    return f"pkg:pypi/{owners[0]}@{importlib.metadata.version(owners[0])}" if owners else f"pkg:generic/{top}"
 
 
 def _hub(ref: ModelRef) -> _Place:
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         if constants.is_offline_mode() if hasattr(constants, "is_offline_mode") else constants.HF_HUB_OFFLINE:
@@ -188,7 +192,7 @@ def _hub(ref: ModelRef) -> _Place:
             expected="a model that was downloaded before, or a connection (HF_HUB_OFFLINE is respected)",
             fix="connect once, or use a local folder or `package:` source",
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SourceError(
             f"{ref.source}{'@' + ref.revision if ref.revision else ''} cannot be had from the hub: {reason}",

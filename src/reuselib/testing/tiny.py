@@ -55,6 +55,23 @@ def tiny_llama(folder: Path, *, tied: bool = True, num_layers: int = 2, seed: in
     return _write(folder, LlamaForCausalLM, config, tokenizer, seed)
 
 
+def tiny_gpt2(folder: Path, *, num_layers: int = 2, seed: int = 0) -> Path:
+    """A GPT-2 decoder, whose linear layers are kept transposed."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = _word_tokenizer()
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=32,
+        n_layer=num_layers,
+        n_head=4,
+        n_positions=256,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return _write(folder, GPT2LMHeadModel, config, tokenizer, seed)
+
+
 def tiny_vit(folder: Path, *, num_labels: int = 2, seed: int = 0) -> Path:
     """A vision transformer with a classifier and its image processor."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil

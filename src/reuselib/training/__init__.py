@@ -1,0 +1,1 @@
+"""Training: one loop for every adapter that learns, and all that touches accelerate."""

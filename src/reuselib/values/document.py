@@ -113,12 +113,12 @@ class _Builder:
         from yaml import events as kinds
 
         self.places.setdefault(path, self._place(event))
-        if isinstance(event, kinds.AliasEvent) or getattr(event, "anchor", None):
+        if anchor := getattr(event, "anchor", None):
             sign = "*" if isinstance(event, kinds.AliasEvent) else "&"
             self._report(
                 path,
                 event,
-                f"`{sign}{event.anchor}`: anchors and aliases are not allowed; write it out",
+                f"`{sign}{anchor}`: anchors and aliases are not allowed; write it out",
             )
         if tag := getattr(event, "tag", None):
             tag = tag.replace("tag:yaml.org,2002:", "!!")
