@@ -34,7 +34,21 @@ MARKED = re.compile(r"(<!-- generated: ([^>]+?) -->\n).*?(<!-- end -->)", re.DOT
 
 VALUES = ("Recipe", "ModelRef", "Data", "FitPlan", "Optimizer", "Schedule", "EarlyStopping")
 """Public dataclasses that a recipe is made of, each with a section in `reference/recipe.md`."""
-WORDS = {bool: "true or false", int: "integer", float: "number", str: "text", types.NoneType: "null"}
+ROOMS = {
+    "adapters": "The changes: one file, one family",
+    "derivation": "`derive`: plan, run, measure, record",
+    "evidence": "Checks that need an adapter's knowledge",
+    "measure": "Costs, and claims about tensors",
+    "training": "The one training loop; everything that touches accelerate",
+}
+"""What a room is for, where its `__init__.py` does not say."""
+WORDS = {
+    bool: "true or false",
+    int: "integer",
+    float: "number",
+    str: "text",
+    types.NoneType: "null",
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -76,7 +90,12 @@ def field_table(page: Path, name: str) -> Iterator[str]:
     yield from ("| key | takes | default | meaning |", "|---|---|---|---|")
     hints, notes = field_types(cls), attribute_docs(cls)
     for each in dataclasses.fields(cls):
-        cells = (f"`{each.name}`", _takes(hints[each.name], page), _default(each), notes.get(each.name, ""))
+        cells = (
+            f"`{each.name}`",
+            _takes(hints[each.name], page),
+            _default(each),
+            notes.get(each.name, ""),
+        )
         yield _row(*cells)
 
 
@@ -107,8 +126,13 @@ def verbs(page: Path) -> Iterator[str]:
 
     commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for index, (name, command) in enumerate(commands.items()):
-        given = " ".join(each.metavar for each in command.params if each.param_type_name == "argument")
-        yield f"{'' if index == 0 else chr(10)}### `reuselib {name} {given}".rstrip() + f"`\n\n{command.help}\n"
+        given = " ".join(
+            each.metavar for each in command.params if each.param_type_name == "argument"
+        )
+        yield (
+            f"{'' if index == 0 else chr(10)}### `reuselib {name} {given}".rstrip()
+            + f"`\n\n{command.help}\n"
+        )
         yield from ("| what | meaning |", "|---|---|")
         for each in command.params:
             shown = each.metavar if each.param_type_name == "argument" else each.opts[0]
@@ -180,7 +204,10 @@ def _takes(hint: Any, page: Path) -> str:
     if hint in (Adapter, Task):
         return f"one {hint.__name__.lower()}"
     if origin in (typing.Union, types.UnionType):
-        return ", ".join(_takes(each, page) for each in arguments[:-1]) + f" or {_takes(arguments[-1], page)}"
+        return (
+            ", ".join(_takes(each, page) for each in arguments[:-1])
+            + f" or {_takes(arguments[-1], page)}"
+        )
     if origin is typing.Literal:
         return " or ".join(f"`{each}`" for each in arguments)
     if origin is tuple and Ellipsis not in arguments:
@@ -201,7 +228,9 @@ def _default(each: dataclasses.Field[Any]) -> str:
         default = each.default_factory()
     else:
         return "required"
-    return "its defaults" if dataclasses.is_dataclass(default) else f"`{json.dumps(as_json(default))}`"
+    return (
+        "its defaults" if dataclasses.is_dataclass(default) else f"`{json.dumps(as_json(default))}`"
+    )
 
 
 def _row(*cells: str) -> str:
@@ -217,8 +246,7 @@ def _in_rooms(path: Path) -> tuple[Any, ...]:
 
 def _about(path: Path) -> str:
     doc = first_paragraph(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))))
-    sentence = re.split(r"(?<=[.?])\s|[:;,] ", doc)[0].rstrip(".")
-    return sentence
+    return re.split(r"(?<=[.?])\s", doc)[0].rstrip(".") or ROOMS.get(path.parent.name, "")
 
 
 if __name__ == "__main__":

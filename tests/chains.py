@@ -83,6 +83,18 @@ def run(steps: Adapter | Sequence[Adapter], base: Any, store: Path, *, data: Any
     return execute(settled, Runtime())
 
 
+def plain_peft(auto: Any, base: Path, child: Path, **options: Any) -> Any:
+    """An adapter as peft alone opens it."""
+    import warnings
+
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        # peft's own, see `LoRA.rebuild`
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return PeftModel.from_pretrained(auto.from_pretrained(base, **options), child).eval()
+
+
 def plain_text_logits(module: Any, tokenizer_folder: Path, texts: Sequence[str]) -> Any:
     """What transformers alone computes, texts in one batch."""
     import torch

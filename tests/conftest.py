@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same cases in every run, and no clock: machines that run tests are busy.
+settings.register_profile("reuselib", deadline=None, derandomize=True)
+settings.load_profile("reuselib")
 
 # Read by the libraries when they are imported, so before any test.
 os.environ["HF_HUB_OFFLINE"] = "1"

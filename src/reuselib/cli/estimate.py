@@ -18,7 +18,7 @@ def to_json(plan: Plan, rehearsals: Sequence[Rehearsal]) -> dict[str, Json]:
     """As `reuselib check --json` prints it."""
     return {
         "base": plan.base.uri,
-        "digest": plan.base.dir_hash,
+        "digest": plan.base.manifest.digests.dir_hash,
         "finished": len(plan.finished()),
         "steps": [asdict(each) for each in rehearsals],
     }

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter
-from reuselib.errors import ReuseError
 from reuselib.model.opening import open_network
 from reuselib.progress import Progress, Report
 from reuselib.training.plan import FitPlan
@@ -84,7 +83,7 @@ def _try(
         num_parameters=sum(each.numel() for each in module.parameters()),
         num_trainable=sum(each.numel() for each in learning) if plans else 0,
         num_steps=num_steps,
-        seconds=clock.seconds_per_step() * num_steps if num_steps else spent,
+        seconds=estimate(clock.times, num_steps, spent),
         peak_bytes=peak_bytes(),
     )
 
@@ -133,21 +132,13 @@ class _Clock:
         if self.report is not None:
             self.report(replace(progress, phase=self.label))
 
-    def seconds_per_step(self) -> float:
-        """From the first report to the last, so that warming up does not count."""
-        return mean_gap(self.times)
 
+def estimate(times: Sequence[float], num_steps: int, spent: float) -> float:
+    """Seconds for `num_steps` optimizer steps, from the moments at which the first few ended.
 
-def mean_gap(times: Sequence[float]) -> float:
-    """Mean time between moments.
-
-    Raises:
-        ReuseError: there is only one.
+    The first step is left out, because it also pays for warming up; a training so short that there is no other took
+    the time that was spent.
     """
     if len(times) < 2:
-        raise ReuseError(
-            "too few optimizer steps to time one",
-            expected="at least two steps",
-            fix="raise max_steps, or run the recipe: it is short",
-        )
-    return (times[-1] - times[0]) / (len(times) - 1)
+        return spent
+    return (times[-1] - times[0]) / (len(times) - 1) * num_steps

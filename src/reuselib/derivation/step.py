@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapted, Adapter, Json
 from reuselib.derivation.session import Session
-from reuselib.errors import IncompatibleStep
+from reuselib.errors import LawBroken
 from reuselib.measure.cost import Cost, cost
 from reuselib.model.opening import Opened
 
@@ -61,7 +61,8 @@ def perform(
         folder: empty; receives the payload.
 
     Raises:
-        IncompatibleStep: the adapter cannot be applied, or made a network that could never be loaded again.
+        IncompatibleStep: the adapter cannot be applied.
+        LawBroken: it made a network that could never be loaded again.
     """
     from reuselib.training.seeds import seeded
 
@@ -132,9 +133,9 @@ def _refuse_lost_structure(adapter: Adapter, before: Shapes, after: Shapes) -> N
     if before == after or _rebuilds(adapter):
         return
     name = min(set(before.items()) ^ set(after.items()))[0]
-    raise IncompatibleStep(
+    raise LawBroken(
+        "rebuild",
         f"'{adapter.kind}' changed the network (tensor {name}: {before.get(name)} before, {after.get(name)} after), "
         "but says nothing about how to rebuild it, so the child could never be loaded",
-        expected="`rebuild` to redo the change from `structure`",
         fix=f"override rebuild() in {type(adapter).__name__} and hand back a structure",
     )

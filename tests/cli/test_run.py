@@ -1,0 +1,112 @@
+"""A whole run of a tiny model, as typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reuselib.cli import main
+from reuselib.testing.tiny import tiny_bert, tiny_rows
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model, rows and a recipe, in which the commands are typed."""
+    monkeypatch.chdir(tmp_path)
+    tiny_bert(tmp_path / "bert")
+    for split in ("train", "test"):
+        rows = tiny_rows(48, seed=len(split))
+        (tmp_path / "rows").mkdir(exist_ok=True)
+        (tmp_path / "rows" / f"{split}.jsonl").write_text(
+            "".join(f"{json.dumps(row)}\n" for row in rows)
+        )
+    (tmp_path / "tiny.yaml").write_text(
+        "base: {source: ./bert}\n"
+        "task: text_classification\n"
+        "data: {source: ./rows}\n"
+        "steps:\n"
+        "  - lora: {r: 2, fit: {epochs: 1, batch_size: 8, learning_rate: 1e-3}}\n"
+        "  - merge\n"
+    )
+    return tmp_path
+
+
+def test_run_verify_show_and_run_again(project, capsys):
+    assert main(["run", "tiny.yaml", "--output", "child"]) == 0
+    screen = capsys.readouterr().out
+    assert "TF-IDF + logistic regression" in screen
+    assert "verify:  reuselib verify child" in screen
+    assert [line.split()[0] for line in screen.splitlines()[:3]] == ["step", "lora", "merge"]
+
+    assert main(["verify", "child"]) == 0
+    assert "matches its manifest" in capsys.readouterr().out
+
+    assert main(["show", "child"]) == 0
+    assert "labels: [bad, good]" in capsys.readouterr().out
+
+    assert main(["run", "tiny.yaml", "--output", "child", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [step["reused"] for step in told["steps"]] == [True, True]
+    assert told["folder"] == "child"
+
+    assert main(["run", "tiny.yaml"]) == 0
+    assert "nothing was computed" in capsys.readouterr().out
+
+
+def test_one_flipped_bit_is_found_and_the_tensor_is_named(project, capsys):
+    assert main(["run", "tiny.yaml", "--output", "child"]) == 0
+    weights = project / "child" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-7] ^= 1
+    weights.write_bytes(data)
+    capsys.readouterr()
+
+    assert main(["verify", "child"]) == 5
+
+    screen = capsys.readouterr().out
+    assert "DIGEST_MISMATCH" in screen
+    assert "model.safetensors, tensor " in screen
+
+
+def test_another_model_is_not_overwritten_unless_told_to(project, capsys):
+    assert main(["run", "tiny.yaml", "--output", "child"]) == 0
+
+    assert main(["run", "tiny.yaml", "seed=1", "--output", "child"]) == 3
+    assert "child" in capsys.readouterr().err
+    assert main(["run", "tiny.yaml", "seed=1", "--output", "child", "--overwrite"]) == 0
+    assert main(["verify", "child"]) == 0
+
+
+def test_check_estimates_and_keeps_nothing(project, capsys):
+    assert main(["check", "tiny.yaml", "steps[0].lora.fit.epochs=100"]) == 0
+    screen = capsys.readouterr().out
+    assert "48 rows to learn from, 48 to measure on" in screen
+    assert "this recipe can run" in screen
+
+    assert main(["check", "tiny.yaml", "steps[0].lora.fit.epochs=100", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [step["num_steps"] for step in told["steps"]] == [600, 0]
+    assert told["finished"] == 0
+    assert told["steps"][0]["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("steps[0].lora.target_modules=[op:Linaer]", "did you mean `op:Linear`"),
+        ("task.text_classification.label=lable", "did you mean 'label'"),
+        ("data.test=tset", "test"),
+        ("steps[0]=merge", "steps[0]: `merge`"),
+    ],
+)
+def test_check_finds_what_would_fail(project, capsys, change, told):
+    (project / "tiny.yaml").write_text(
+        (project / "tiny.yaml")
+        .read_text()
+        .replace("text_classification", "{text_classification: {}}")
+    )
+
+    assert main(["check", "tiny.yaml", change]) == 3
+    assert told in capsys.readouterr().err
