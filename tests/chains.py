@@ -32,7 +32,10 @@ def text_rows() -> Splits:
 
 def other_labels() -> Splits:
     """The same texts with three labels."""
-    rows = [{**row, "label": ("mild", row["label"])[number % 3 > 0]} for number, row in enumerate(tiny_rows(48))]
+    rows = [
+        {**row, "label": ("mild", row["label"])[number % 3 > 0]}
+        for number, row in enumerate(tiny_rows(48))
+    ]
     return Splits.of(rows, rows[:8])
 
 
@@ -57,7 +60,12 @@ class Chain:
     def tuned(self) -> Child:
         return self.execution.children[2]
 
-    def plan(self, steps: Sequence[Adapter] = (LORA, MERGE, TUNE), store: Path | None = None, **other: Any) -> Plan:
+    def plan(
+        self,
+        steps: Sequence[Adapter] = (LORA, MERGE, TUNE),
+        store: Path | None = None,
+        **other: Any,
+    ) -> Plan:
         """The same inputs again, or with something changed."""
         inputs = {"base": self.base, "task": TextClassification(), "data": self.rows, **other}
         return plan(steps=steps, store=store or self.store, **inputs)
@@ -68,7 +76,9 @@ class Chain:
         shutil.copytree(self.store / "models", target / "models")
         Store(target).remember_root(self.execution.plan.base.manifest.digests.dir_hash, self.base)
         for child in self.execution.children:
-            Store(target).remember_root(child.manifest.digests.dir_hash, target / "models" / child.folder.name)
+            Store(target).remember_root(
+                child.manifest.digests.dir_hash, target / "models" / child.folder.name
+            )
         return target
 
 
@@ -78,7 +88,14 @@ def text_chain(folder: Path) -> Chain:
     return Chain(base, store, rows, execute(settled, Runtime()))
 
 
-def run(steps: Adapter | Sequence[Adapter], base: Any, store: Path, *, data: Any, task: Task | None = None) -> Execution:
+def run(
+    steps: Adapter | Sequence[Adapter],
+    base: Any,
+    store: Path,
+    *,
+    data: Any,
+    task: Task | None = None,
+) -> Execution:
     settled = plan(base, steps, task=task or TextClassification(), data=data, store=store)
     return execute(settled, Runtime())
 
@@ -101,7 +118,9 @@ def plain_text_logits(module: Any, tokenizer_folder: Path, texts: Sequence[str])
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    batch = tokenizer(list(texts), padding=True, truncation=True, max_length=128, return_tensors="pt")
+    batch = tokenizer(
+        list(texts), padding=True, truncation=True, max_length=128, return_tensors="pt"
+    )
     with torch.inference_mode():
         return module.eval()(**batch).logits
 
@@ -115,4 +134,6 @@ def flip(path: Path, at: int = -1) -> None:
 
 def modified(folder: Path) -> dict[str, int]:
     """When each file of a folder was written."""
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))
+    }

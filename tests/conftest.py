@@ -15,6 +15,9 @@ settings.load_profile("reuselib")
 # Read by the libraries when they are imported, so before any test.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault(
+    "GOMP_SPINCOUNT", "1000"
+)  # two test processes share the cores, see `cli.main`
 
 SENSES = """\
 base: {source: ./somewhere}

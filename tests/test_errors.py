@@ -10,7 +10,11 @@ def test_an_error_says_what_happened_what_was_expected_and_what_to_do():
     error = SourceError("no folder ./x", expected="a folder", fix="correct the path")
 
     assert str(error) == "no folder ./x\nexpected: a folder\nfix: correct the path"
-    assert (error.what, error.expected, error.fix) == ("no folder ./x", "a folder", "correct the path")
+    assert (error.what, error.expected, error.fix) == (
+        "no folder ./x",
+        "a folder",
+        "correct the path",
+    )
 
 
 def test_what_was_not_given_leaves_no_empty_line():
@@ -19,7 +23,10 @@ def test_what_was_not_given_leaves_no_empty_line():
 
 
 def test_a_recipe_error_carries_every_problem():
-    problems = [Problem("a.yaml:3", "steps[0].lora.r", "too small"), Problem("", "seed", "no number")]
+    problems = [
+        Problem("a.yaml:3", "steps[0].lora.r", "too small"),
+        Problem("", "seed", "no number"),
+    ]
 
     error = RecipeError(problems)
 
@@ -28,7 +35,9 @@ def test_a_recipe_error_carries_every_problem():
 
 
 def test_an_integrity_error_names_code_file_and_tensor():
-    error = IntegrityError("DIGEST_MISMATCH", "it changed", path="model.safetensors", tensor="a.b", fix="again")
+    error = IntegrityError(
+        "DIGEST_MISMATCH", "it changed", path="model.safetensors", tensor="a.b", fix="again"
+    )
 
     assert (error.code, error.path, error.tensor) == ("DIGEST_MISMATCH", "model.safetensors", "a.b")
     assert str(error) == "DIGEST_MISMATCH: it changed\nfix: again"
@@ -65,7 +74,9 @@ def test_every_kind_is_ours_and_knows_its_exit_code(name, code):
 
 
 def test_no_kind_of_error_is_left_out_above():
-    kinds = {each.__name__ for each in ReuseError.__subclasses__() if each.__module__ == errors.__name__}
+    kinds = {
+        each.__name__ for each in ReuseError.__subclasses__() if each.__module__ == errors.__name__
+    }
 
     [mark] = [
         each

@@ -72,7 +72,7 @@ _EXPORTS = {
 }
 """Public name -> the module that defines it, inside this package."""
 
-__all__ = [*_EXPORTS]  # noqa: PLE0604 - the table is the one place that lists names
+__all__ = [*_EXPORTS]
 
 
 def __getattr__(name: str) -> object:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, cast
 
 from reuselib.errors import IncompatibleStep
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reuselib.task import Batch, Task
     from reuselib.training.plan import FitPlan, ParameterGroup
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 Objective: TypeAlias = "Callable[[nn.Module, Batch], Tensor]"
 """Maps a module and a batch to the loss *summed* over the batch's targets: a scalar, to be divided by their number."""
@@ -40,9 +40,10 @@ def as_json(value: object) -> Json:
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
+        mapping = cast("Mapping[str, object]", value)
+        return {key: as_json(item) for key, item in mapping.items()}
     if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
+        return [as_json(item) for item in cast("Sequence[object]", value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"{value!r} cannot be written as JSON")
@@ -83,7 +84,7 @@ class Adapted:
     """The module to keep: the one it was given, or a new one."""
     structure: Json = None
     """What `rebuild` and `prove` need besides the adapter's fields, as plain JSON."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     """Figures worth recording, such as the final training loss."""
 
 
@@ -91,11 +92,24 @@ class Run(Protocol):
     """All that an adapter may touch besides the module."""
 
     @property
-    def task(self) -> Task: ...
+    def task(self) -> Task:
+        """What the model is for, with labels and the like filled in."""
+        ...
+
     @property
-    def splits(self) -> Splits: ...
+    def splits(self) -> Splits:
+        """The rows.
+
+        Raises:
+            DataError: the recipe names no data.
+        """
+        ...
+
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """Of the recipe; the generators are seeded with it already."""
+        ...
+
     @property
     def fresh(self) -> frozenset[str]:
         """Names of the tensors that the parent's checkpoint did not hold, such as those of a new head."""
@@ -152,7 +166,9 @@ class Adapter(ABC):
         return module
 
     @abstractmethod
-    def prove(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
+    def prove(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
         """Yield what must hold between the parents' tensors and the child's.
 
         `parents[0]` is the model the step started from; the models that this adapter's `ModelRef` fields name
@@ -178,7 +194,9 @@ class Adapter(ABC):
             raise IncompatibleStep(
                 f"'{self.kind}' changes weights in place, but the model before it is of form '{form}'",
                 expected="a dense model",
-                fix="put a `merge` step before it" if form == "adapter" else "change the order of the steps",
+                fix="put a `merge` step before it"
+                if form == "adapter"
+                else "change the order of the steps",
             )
         return "dense"
 

@@ -118,7 +118,7 @@ class Task(ABC):
 
     def answers(self, logits: Tensor) -> list[Any]:
         """What the outputs say in the task's own terms, such as label names: one entry a row."""
-        return logits.tolist()
+        return list(logits)
 
     @abstractmethod
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:

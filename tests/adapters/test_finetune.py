@@ -80,7 +80,9 @@ def test_small_rates_below_move_the_lower_blocks_less(start, bert):
 def test_blocks_join_from_the_top_one_after_another(start, bert):
     module, session = start(bert)
     groups = []
-    adapter = FineTune(unfreeze_every=2, train=("head", "tail", "block[:]"), fit=replace(SHORT, epochs=7))
+    adapter = FineTune(
+        unfreeze_every=2, train=("head", "tail", "block[:]"), fit=replace(SHORT, epochs=7)
+    )
 
     adapter.adapt(module, _spying(session, groups))
 
@@ -118,7 +120,7 @@ def test_decay_over_a_single_level_is_an_error(start, bert):
 def test_a_new_head_that_is_left_out_is_an_error(start, bare_bert):
     module, session = start(bare_bert)
 
-    with pytest.raises(IncompatibleStep, match="classifier.bias is newly initialised"):
+    with pytest.raises(IncompatibleStep, match=r"classifier\.bias is newly initialised"):
         FineTune(train=("block[-1]",), fit=SHORT).adapt(module, session)
 
 
@@ -129,7 +131,9 @@ def test_a_selector_that_matches_nothing_is_an_error(start, bert):
         FineTune(train=("op:Conv2d",), fit=SHORT).adapt(module, session)
 
 
-@pytest.mark.parametrize("options", [{"layerwise_decay": 1.5}, {"layerwise_decay": 0.0}, {"unfreeze_every": 0}])
+@pytest.mark.parametrize(
+    "options", [{"layerwise_decay": 1.5}, {"layerwise_decay": 0.0}, {"unfreeze_every": 0}]
+)
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         FineTune(**options)

@@ -36,7 +36,9 @@ def test_a_head_that_the_base_has_stays_frozen(start, bert):
     adapted = LoRA(r=2, fit=SHORT).adapt(module, session)
 
     assert adapted.structure["saved"] == []
-    assert not any("classifier" in n for n, p in adapted.module.named_parameters() if p.requires_grad)
+    assert not any(
+        "classifier" in n for n, p in adapted.module.named_parameters() if p.requires_grad
+    )
 
 
 def test_only_the_last_blocks_are_adapted_when_told(start, bert):
@@ -62,9 +64,11 @@ def test_an_untrained_update_changes_no_output(start, bert):
     ("options", "scale"), [({}, 2.0), ({"lora_alpha": 4}, 1.0), ({"use_rslora": True}, 4.0)]
 )
 def test_the_update_is_the_scaled_product_of_its_factors(start, bert, options, scale):
-    module, session = start(bert)
+    module, _ = start(bert)
     name = "bert.encoder.layer.0.intermediate.dense"
-    weight, bias = (getattr(module.get_submodule(name), part).clone() for part in ("weight", "bias"))
+    weight, bias = (
+        getattr(module.get_submodule(name), part).clone() for part in ("weight", "bias")
+    )
     rebuilt = LoRA(r=4, **options).rebuild(module, {"targets": [name], "saved": []})
     layer = rebuilt.get_base_model().get_submodule(name)
     b, a = layer.lora_B["default"].weight, layer.lora_A["default"].weight
@@ -129,7 +133,10 @@ class TestFolder:
             "adapter_config.json",
             "adapter_model.safetensors",
         ]
-        assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] is None
+        assert (
+            json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+            is None
+        )
         assert str(bare_bert) not in (folder / "adapter_config.json").read_text()
 
     def test_it_loads_to_equal_outputs(self, trained, start, bare_bert):
@@ -197,7 +204,9 @@ class TestProof:
         assert self.failing(self.honest(), {"k.weight": torch.zeros(6, 4)})[0].tensor == "q.weight"
 
     def test_a_parent_of_another_shape_fails(self):
-        assert "layer (6, 5)" in self.failing(self.honest(), {"q.weight": torch.zeros(6, 5)})[0].detail
+        assert (
+            "layer (6, 5)" in self.failing(self.honest(), {"q.weight": torch.zeros(6, 5)})[0].detail
+        )
 
     def test_a_base_weight_smuggled_in_fails(self):
         child = {**self.honest(), "base_model.model.q.base_layer.weight": torch.ones(6, 4)}

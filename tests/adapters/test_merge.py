@@ -14,7 +14,9 @@ from reuselib.training.plan import FitPlan
 SHORT = FitPlan(epochs=1, batch_size=16, learning_rate=1e-2)
 
 
-@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"use_dora": True}, {"last_blocks": 1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"use_rslora": True}, {"use_dora": True}, {"last_blocks": 1}]
+)
 def test_folding_in_changes_no_output_beyond_rounding(start, bare_bert, options):
     module, session = start(bare_bert)
     adapted = LoRA(r=2, fit=SHORT, **options).adapt(module, session)
@@ -50,7 +52,9 @@ def test_the_average_is_that_of_every_weight(start, bert, tmp_path):
 
     for name, value in merged.module.state_dict().items():
         if value.is_floating_point():
-            assert torch.allclose(value.double(), 0.25 * mine[name] + 0.75 * theirs[name], atol=1e-7)
+            assert torch.allclose(
+                value.double(), 0.25 * mine[name] + 0.75 * theirs[name], atol=1e-7
+            )
         else:
             assert value.equal(module.state_dict()[name])
 
@@ -90,7 +94,13 @@ def test_weights_that_make_no_sense_are_refused(options, message):
 class TestProofOfFolding:
     """One forged child a claim."""
 
-    structure = {"targets": ["q"], "transposed": [], "replaced": ["head"], "scale": 2.0, "dora": False}
+    structure = {
+        "targets": ["q"],
+        "transposed": [],
+        "replaced": ["head"],
+        "scale": 2.0,
+        "dora": False,
+    }
 
     def parent(self):
         torch.manual_seed(0)

@@ -34,7 +34,10 @@ def test_a_whole_child_is_a_finetune_for_transformers_of_the_first_base(chain, s
 
     assert (front["base_model_relation"], front["library_name"]) == ("finetune", "transformers")
     assert front["base_model"] == "file:base"
-    assert f"made from `urn:reuselib:model:{getattr(chain, step).manifest.parents[0].uri[19:]}`" in page
+    assert (
+        f"made from `urn:reuselib:model:{getattr(chain, step).manifest.parents[0].uri[19:]}`"
+        in page
+    )
 
 
 def test_a_base_of_the_hub_is_named_as_the_hub_does(chain):
@@ -64,7 +67,10 @@ def test_the_page_says_what_was_measured_and_what_identifies_the_model(chain):
     assert f"| parent's dirHash | `{chain.merged.manifest.digests.dir_hash}` |" in page
     assert "| seed | 0 |" in page
     after, before = figures.after["accuracy"], figures.before["accuracy"]
-    assert f"| accuracy | {after:.4f}, {before:.4f} before this step (measured on 16 test rows) |" in page
+    assert (
+        f"| accuracy | {after:.4f}, {before:.4f} before this step (measured on 16 test rows) |"
+        in page
+    )
     configuration = next(line for line in page.splitlines() if line.startswith("| configuration"))
     assert json.loads(configuration.split("`")[1]) == manifest.definition.recipe
 
@@ -74,7 +80,9 @@ def test_the_figures_are_those_of_this_step_in_the_right_order(chain):
         read_figures(chain.tuned.folder), before={"accuracy": 0.25}, after={"accuracy": 0.75}
     )
 
-    assert "| accuracy | 0.7500, 0.2500 before this step" in card(chain.tuned.manifest, figures, "file:base")
+    assert "| accuracy | 0.7500, 0.2500 before this step" in card(
+        chain.tuned.manifest, figures, "file:base"
+    )
 
 
 def test_what_was_not_measured_is_not_claimed(chain):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from chains import LORA, SHORT, TUNE, run
 from transformers import AutoModelForSequenceClassification
 
+from chains import LORA, SHORT, TUNE, run
 from reuselib.adapter import ModelRef
 from reuselib.adapters.merge import Merge
 from reuselib.data import Data
@@ -51,7 +51,11 @@ class TestDefinition:
 
     def test_kind_relation_and_seed_are_there(self, chain, definition):
         assert (definition.adapter, definition.relation, definition.seed) == ("lora", "adapter", 0)
-        assert [getattr(chain, step).manifest.relation for step in STEPS] == ["adapter", "merge", "finetune"]
+        assert [getattr(chain, step).manifest.relation for step in STEPS] == [
+            "adapter",
+            "merge",
+            "finetune",
+        ]
 
     def test_another_seed_is_recorded(self, chain, tmp_path):
         from reuselib.derivation.derive import Runtime
@@ -74,10 +78,12 @@ class TestDefinition:
     def test_rows_of_files_are_recorded_pinned_and_by_name_only(self, chain, tmp_path):
         data = write_rows(tmp_path / "rows", 16)
 
-        definition = run(LORA, chain.base, tmp_path / "store", data=data).children[0].manifest.definition
+        definition = (
+            run(LORA, chain.base, tmp_path / "store", data=data).children[0].manifest.definition
+        )
 
         assert definition.data == {
-            "source": "./rows",
+            "source": "file:rows",
             "subset": None,
             "revision": None,
             "train": "train",
@@ -127,7 +133,12 @@ class TestInternal:
     def test_a_whole_child_needs_nobody_and_has_no_new_parameters(self, chain):
         for child in (chain.merged, chain.tuned):
             internal = child.manifest.definition.internal
-            assert (internal.form, internal.requires, internal.fresh, internal.prefix) == ("dense", (), (), "")
+            assert (internal.form, internal.requires, internal.fresh, internal.prefix) == (
+                "dense",
+                (),
+                (),
+                "",
+            )
 
     def test_the_way_it_ran_is_settled(self, chain):
         internal = chain.tuned.manifest.definition.internal
@@ -153,8 +164,9 @@ class TestMetrics:
     """Against what transformers and a few lines of torch say about the same folders."""
 
     def plain(self, module, folder, rows):
-        from chains import plain_text_logits
         from torch.nn.functional import cross_entropy
+
+        from chains import plain_text_logits
 
         logits = plain_text_logits(module, folder, [row["text"] for row in rows])
         targets = torch.tensor([("bad", "good").index(row["label"]) for row in rows])
@@ -183,7 +195,9 @@ class TestMetrics:
         assert stored["test"]["digest"] == chain.rows.facts["splits"]["test"]["digest"]
         assert stored["step"]["num_steps"] == 2
         assert stored["step"]["train_loss"] > 0
-        assert stored["cost"]["num_bytes"] == (chain.tuned.folder / "model.safetensors").stat().st_size
+        assert (
+            stored["cost"]["num_bytes"] == (chain.tuned.folder / "model.safetensors").stat().st_size
+        )
         assert 0 < stored["cost"]["num_trainable"] < stored["cost"]["num_parameters"]
         assert stored["cost"]["seconds"] > 0
 
@@ -196,26 +210,39 @@ class TestMetrics:
     def test_what_a_simple_method_reaches_is_beside_it_where_there_is_one(self, chain):
         pytest.importorskip("sklearn")
 
-        assert self.stored(chain.lora)["reference"]["accuracy"] == 1.0
+        reference = self.stored(chain.lora)["reference"]
+
+        assert reference.keys() == {"name", "accuracy"}
+        assert 0.7 < reference["accuracy"] <= 1
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Everything from paths that can be recognised."""
+    private = tmp_path_factory.mktemp("private-place")
+    base, other = tiny_bert(private / "base"), tiny_bert(private / "other", head=True)
+    data = Data(source=write_rows(private / "rows", 16).source)
+    made = run((LORA, Merge(), TUNE), base, private / "store", data=data)
+    average = run(
+        Merge(models=(ModelRef(str(other)),)),
+        str(tiny_bert(private / "third", head=True, seed=2)),
+        private / "store",
+        data=None,
+        task=TextClassification(labels=("bad", "good")),
+    )
+    return private, [child.folder for child in (*made.children, *average.children)]
 
 
 class TestPrivacy:
-    @pytest.fixture(scope="class")
-    def folders(self, tmp_path_factory):
-        """Everything from paths that can be recognised."""
-        private = tmp_path_factory.mktemp("private-place")
-        base, other = tiny_bert(private / "base"), tiny_bert(private / "other", head=True)
-        data = Data(source=write_rows(private / "rows", 16).source)
-        made = run((LORA, Merge(), TUNE), base, private / "store", data=data)
-        average = run(
-            Merge(models=(ModelRef(str(other)),)), str(tiny_bert(private / "third", head=True, seed=2)),
-            private / "store", data=None, task=TextClassification(labels=("bad", "good")),
-        )
-        return private, [child.folder for child in (*made.children, *average.children)]
-
     def test_no_file_names_a_place_a_user_or_a_host(self, folders):
         private, children = folders
-        words = {str(private), "private-place", str(Path.home()) + "/", platform.node(), f"/{getpass.getuser()}/"}
+        words = {
+            str(private),
+            "private-place",
+            str(Path.home()) + "/",
+            platform.node(),
+            f"/{getpass.getuser()}/",
+        }
         words = {word.encode() for word in words if len(word) > 3}
 
         for folder in children:
@@ -231,21 +258,22 @@ class TestPrivacy:
         assert len(children) == 4
 
 
+@pytest.fixture(scope="module")
+def soup(chain, tmp_path_factory):
+    """An average of three models: a child in the store, a folder, and the base; without any rows."""
+    place = tmp_path_factory.mktemp("soup")
+    folder = tiny_bert(place / "friend", head=True, seed=3)
+    task = TextClassification(labels=("bad", "good"))
+    adapter = Merge(
+        models=(ModelRef(f"store:{chain.merged.folder.name}"), ModelRef(str(folder))),
+        weights=(0.5, 0.3, 0.2),
+    )
+    base = ModelRef(f"store:{chain.tuned.folder.name}")
+    return folder, run(adapter, base, chain.store, data=None, task=task).children[0]
+
+
 class TestOtherModels:
     """A step that names models besides its base."""
-
-    @pytest.fixture(scope="class")
-    def soup(self, chain, tmp_path_factory):
-        """An average of three models: a child in the store, a folder, and the base; without any rows."""
-        place = tmp_path_factory.mktemp("soup")
-        folder = tiny_bert(place / "friend", head=True, seed=3)
-        task = TextClassification(labels=("bad", "good"))
-        adapter = Merge(
-            models=(ModelRef(f"store:{chain.merged.folder.name}"), ModelRef(str(folder))),
-            weights=(0.5, 0.3, 0.2),
-        )
-        base = ModelRef(f"store:{chain.tuned.folder.name}")
-        return folder, run(adapter, base, chain.store, data=None, task=task).children[0]
 
     def test_they_are_parents_by_both_digests(self, soup, chain):
         folder, child = soup
@@ -265,7 +293,10 @@ class TestOtherModels:
         folder, child = soup
 
         models = child.manifest.definition.recipe["models"]
-        assert [each["source"] for each in models] == [f"store:{chain.merged.folder.name}", "./friend"]
+        assert [each["source"] for each in models] == [
+            f"store:{chain.merged.folder.name}",
+            "./friend",
+        ]
         assert [each["digest"] for each in models] == [
             chain.merged.manifest.digests.dir_hash,
             take_inventory(folder).digests.dir_hash,
@@ -277,25 +308,43 @@ class TestOtherModels:
         found = walk(child.manifest, read_ancestors(child.folder))
         names = {manifest.name for manifest in found.manifests.values()}
         assert found.missing == ()
-        assert names == {"base", "base-lora", "base-lora-merge", "base-lora-merge-finetune", "friend"}
+        assert names == {
+            "base",
+            "base-lora",
+            "base-lora-merge",
+            "base-lora-merge-finetune",
+            "friend",
+        }
 
     def test_without_rows_nothing_is_claimed_to_be_measured(self, soup):
         _, child = soup
         stored = json.loads((child.folder / "lineage/metrics.json").read_text())
 
-        assert (stored["metric"], stored["before"], stored["after"], stored["test"]) == ("", {}, {}, {})
+        assert (stored["metric"], stored["before"], stored["after"], stored["test"]) == (
+            "",
+            {},
+            {},
+            {},
+        )
         assert child.manifest.definition.data is None
-        assert not [each for each in child.manifest.definition.dependencies if each.role == "dataset"]
+        assert not [
+            each for each in child.manifest.definition.dependencies if each.role == "dataset"
+        ]
         assert verify(child.folder).ok
 
     def test_its_weights_are_the_average(self, soup, chain):
         from safetensors.torch import load_file
 
         folder, child = soup
-        sources = [load_file(each / "model.safetensors") for each in (chain.tuned.folder, chain.merged.folder, folder)]
+        sources = [
+            load_file(each / "model.safetensors")
+            for each in (chain.tuned.folder, chain.merged.folder, folder)
+        ]
 
         for name, value in load_file(child.folder / "model.safetensors").items():
-            wanted = sum(share * source[name] for share, source in zip((0.5, 0.3, 0.2), sources, strict=True))
+            wanted = sum(
+                share * source[name] for share, source in zip((0.5, 0.3, 0.2), sources, strict=True)
+            )
             assert torch.allclose(value, wanted, atol=1e-6), name
 
 

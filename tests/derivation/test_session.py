@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import gc
-
 import pytest
 import torch
-from chains import other_labels
 
+from chains import other_labels
 from reuselib.adapter import ModelRef
 from reuselib.data import Splits
 from reuselib.derivation.session import Encoded, Session
@@ -60,7 +58,6 @@ class TestEncoded:
 
         for number in range(50):
             assert list(encoded.of([{"n": number}])) == [number]
-            gc.collect()
 
 
 def test_without_rows_a_step_that_needs_some_is_told(session):
@@ -81,7 +78,9 @@ def test_metrics_and_logits_are_those_of_the_test_rows(session, opened, chain):
     assert found == pytest.approx(chain.execution.model().figures.after)
     assert session.logits(opened.module, 5).shape == (5, 2)
     assert session.logits(opened.module, 10**6).shape == (len(chain.rows.test), 2)
-    assert session.logits(opened.module, 5).equal(chain.execution.model().logits(chain.rows.test[:5]))
+    assert session.logits(opened.module, 5).equal(
+        chain.execution.model().logits(chain.rows.test[:5])
+    )
 
 
 def test_the_training_rows_can_be_measured_too_and_no_unknown_split(session, opened):
@@ -101,7 +100,9 @@ def test_an_example_is_inputs_without_targets(session, opened):
 def test_calibration_shows_training_rows_in_batches_without_learning(session, opened):
     seen = []
     handle = opened.module.register_forward_hook(
-        lambda module, args, kwargs, output: seen.append((len(kwargs["input_ids"]), torch.is_grad_enabled())),
+        lambda module, args, kwargs, output: seen.append(
+            (len(kwargs["input_ids"]), torch.is_grad_enabled())
+        ),
         with_kwargs=True,
     )
     before = {name: value.clone() for name, value in opened.module.state_dict().items()}

@@ -5,13 +5,13 @@ from typing import ClassVar
 
 import pytest
 import torch
-from chains import LORA, SHORT
 
+from chains import LORA, SHORT
 from reuselib.adapter import Adapted, Adapter, Finding
 from reuselib.adapters.finetune import FineTune
 from reuselib.derivation.session import Encoded, Session
 from reuselib.derivation.step import perform
-from reuselib.errors import IncompatibleStep
+from reuselib.errors import LawBroken
 from reuselib.lineage.store import Store
 from reuselib.model.opening import open_network
 from reuselib.tasks.text_classification import TextClassification
@@ -116,7 +116,9 @@ def test_all_chance_comes_from_the_seed(start, tmp_path):
         torch.manual_seed(index)
         target = tmp_path / str(index)
         target.mkdir()
-        outcome = perform(Noise(), network, replace(session, seed=seed), identity=("1" * 64,), folder=target)
+        outcome = perform(
+            Noise(), network, replace(session, seed=seed), identity=("1" * 64,), folder=target
+        )
         weights.append(outcome.opened.module.classifier.weight)
 
     assert weights[0].equal(weights[1])
@@ -136,10 +138,18 @@ class TestCost:
     def test_a_step_that_trains_counts_what_could_learn(self, start, folder):
         network, session = start()
 
-        outcome = perform(FineTune(train=("head",), fit=SHORT), network, session, identity=("1" * 64,), folder=folder)
+        outcome = perform(
+            FineTune(train=("head",), fit=SHORT),
+            network,
+            session,
+            identity=("1" * 64,),
+            folder=folder,
+        )
 
         assert outcome.cost.num_trainable == 2 * 32 + 2
-        assert outcome.cost.num_parameters == sum(p.numel() for p in outcome.opened.module.parameters())
+        assert outcome.cost.num_parameters == sum(
+            p.numel() for p in outcome.opened.module.parameters()
+        )
         assert outcome.cost.num_bytes == (folder / "model.safetensors").stat().st_size
         assert outcome.settled["precision"]
 
@@ -191,7 +201,7 @@ class TestForm:
     def test_a_change_that_could_not_be_rebuilt_is_refused_now(self, start, folder):
         network, session = start(rows=None)
 
-        with pytest.raises(IncompatibleStep, match="'widen' changed the network") as caught:
+        with pytest.raises(LawBroken, match="'widen' changed the network") as caught:
             perform(Widen(), network, session, identity=("1" * 64,), folder=folder)
 
         assert "bert.pooler.extra" in caught.value.what
@@ -203,7 +213,11 @@ class TestForm:
         earlier = {"adapter": {"earlier": {}}, "structure": {"x": 1}}
 
         outcome = perform(
-            WidenAndSay(), replace(network, rebuild=(earlier,)), session, identity=("1" * 64,), folder=folder
+            WidenAndSay(),
+            replace(network, rebuild=(earlier,)),
+            session,
+            identity=("1" * 64,),
+            folder=folder,
         )
 
         own = {"adapter": {"widen_and_say": {}}, "structure": {"size": 2}}

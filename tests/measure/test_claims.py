@@ -49,7 +49,9 @@ def test_equal_tensors_hold_and_are_counted():
 def test_the_first_tensor_that_differs_is_named():
     parent = {"a": torch.ones(2), "b": torch.zeros(2), "c": torch.zeros(2)}
 
-    finding = bit_equal("frozen", parent, {**parent, "b": -torch.zeros(2), "c": torch.ones(2)}, "abc")
+    finding = bit_equal(
+        "frozen", parent, {**parent, "b": -torch.zeros(2), "c": torch.ones(2)}, "abc"
+    )
 
     assert (finding.holds, finding.tensor) == (False, "b")
 

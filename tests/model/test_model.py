@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 import torch
-from chains import flip
 
+from chains import flip
 from reuselib.adapter import ModelRef
 from reuselib.errors import IntegrityError, SourceError, StoreError
 from reuselib.lineage.verify import verify
@@ -78,7 +78,6 @@ class TestLoad:
 
     def test_a_task_that_only_python_can_say_must_be_given(self, chain, tmp_path):
         from chains import SHORT, run
-
         from reuselib.adapters.finetune import FineTune
         from reuselib.data import Splits
         from reuselib.tasks.module import ModuleTask

@@ -3,17 +3,24 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from chains import LORA, flip, other_labels, plain_peft, plain_text_logits, run
 from transformers import AutoModelForSequenceClassification
 
+from chains import LORA, flip, other_labels, plain_peft, plain_text_logits, run
 from reuselib.adapter import ModelRef
 from reuselib.errors import IncompatibleStep, IntegrityError, SourceError, UnsafeModel
 from reuselib.lineage.store import Store
 from reuselib.lineage.tensors import Tensors, save_tensors
-from reuselib.model.opening import load_weights, needed_folder, open_network, read_manifest, recorded_adapter
+from reuselib.model.opening import (
+    load_weights,
+    needed_folder,
+    open_network,
+    read_manifest,
+    recorded_adapter,
+)
 from reuselib.model.source import resolve
 from reuselib.tasks.text_classification import TextClassification
 from reuselib.testing.tiny import tiny_bert
@@ -84,7 +91,9 @@ class TestRemoteCode:
         config = json.loads((folder / "config.json").read_text())
         config["auto_map"] = {"AutoModelForSequenceClassification": "modeling_acme.Acme"}
         (folder / "config.json").write_text(json.dumps(config))
-        monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+        monkeypatch.setattr(
+            "transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules")
+        )
         return folder
 
     def test_it_is_refused_unless_asked_for(self, remote, marker, chain, tmp_path):
@@ -132,19 +141,30 @@ def test_an_adapter_is_put_on_the_base_it_was_trained_over(chain, store):
     assert opened.form == "adapter"
     assert opened.requires == (chain.execution.plan.base.ref.digest,)
     assert not opened.module.training
-    peft = plain_peft(AutoModelForSequenceClassification, chain.base, chain.lora.folder, num_labels=2)
+    peft = plain_peft(
+        AutoModelForSequenceClassification, chain.base, chain.lora.folder, num_labels=2
+    )
     plain = plain_text_logits(peft, chain.base, TEXTS)
     assert plain_text_logits(opened.module, chain.base, TEXTS).equal(plain)
     saved = Tensors(chain.lora.folder)
     name = "base_model.model.classifier.weight"
-    assert opened.module.get_base_model().classifier.modules_to_save["default"].weight.equal(saved[name])
+    assert (
+        opened.module.get_base_model()
+        .classifier.modules_to_save["default"]
+        .weight.equal(saved[name])
+    )
 
 
 @pytest.mark.parametrize("step", ["merged", "tuned"])
 def test_a_whole_child_opens_by_itself_without_any_new_parameter(chain, tmp_path, step):
     opened = open_network(getattr(chain, step).folder, TASK, Store(tmp_path / "empty"))
 
-    assert (opened.form, opened.requires, opened.fresh, opened.prefix) == ("dense", (), frozenset(), "")
+    assert (opened.form, opened.requires, opened.fresh, opened.prefix) == (
+        "dense",
+        (),
+        frozenset(),
+        "",
+    )
 
 
 def test_a_child_for_other_labels_gets_a_new_head_that_is_named(chain, store):
@@ -171,6 +191,18 @@ def test_an_adapter_for_another_kind_of_task_is_refused(chain, store):
 
     with pytest.raises(IncompatibleStep, match="causal_lm"):
         open_network(chain.lora.folder, CausalLM(), store)
+
+
+@pytest.mark.parametrize("task", [None, {"text_classification": 3}])
+def test_an_adapter_that_does_not_say_its_task_is_refused(chain, store, tmp_path, task):
+    """Made by hand: ours always says it."""
+    folder, manifest = tmp_path / "copy", chain.lora.manifest
+    shutil.copytree(chain.lora.folder, folder)
+    forged = replace(manifest, definition=replace(manifest.definition, task=task))
+    (folder / "lineage/manifest.json").write_bytes(forged.payload())
+
+    with pytest.raises(IncompatibleStep, match="holds an adapter only"):
+        open_network(folder, TASK, store)
 
 
 def test_an_adapter_whose_base_is_not_at_hand_says_which(chain, tmp_path):
@@ -228,11 +260,16 @@ class TestLoadWeights:
         return module
 
     def written(self, tmp_path, **tensors):
-        save_tensors({name.replace("_", "."): value for name, value in tensors.items()}, tmp_path / "m.safetensors")
+        save_tensors(
+            {name.replace("_", "."): value for name, value in tensors.items()},
+            tmp_path / "m.safetensors",
+        )
         return Tensors(tmp_path)
 
     def test_a_tied_tensor_is_needed_once(self, module, tmp_path):
-        weights = self.written(tmp_path, a_weight=torch.ones(3, 2), a_bias=torch.ones(3), b_bias=torch.zeros(3))
+        weights = self.written(
+            tmp_path, a_weight=torch.ones(3, 2), a_bias=torch.ones(3), b_bias=torch.zeros(3)
+        )
 
         load_weights(module, weights)
 
@@ -246,11 +283,16 @@ class TestLoadWeights:
             load_weights(module, weights)
         assert (caught.value.code, caught.value.tensor) == ("MISSING_TENSOR", "b.bias")
 
-    @pytest.mark.parametrize(("name", "shape"), [("c_bias", (3,)), ("b_bias", (4,)), ("b_bias", (3, 1))])
+    @pytest.mark.parametrize(
+        ("name", "shape"), [("c_bias", (3,)), ("b_bias", (4,)), ("b_bias", (3, 1))]
+    )
     def test_a_tensor_without_a_place_is_named(self, module, tmp_path, name, shape):
         whole = {"a_weight": torch.ones(3, 2), "a_bias": torch.ones(3), "b_bias": torch.ones(3)}
         weights = self.written(tmp_path, **{**whole, name: torch.ones(shape)})
 
         with pytest.raises(IntegrityError) as caught:
             load_weights(module, weights)
-        assert (caught.value.code, caught.value.tensor) == ("UNKNOWN_TENSOR", name.replace("_", "."))
+        assert (caught.value.code, caught.value.tensor) == (
+            "UNKNOWN_TENSOR",
+            name.replace("_", "."),
+        )

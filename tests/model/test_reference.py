@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from chains import LORA, run
 
+from chains import LORA, run
 from reuselib.adapter import ModelRef
 from reuselib.errors import SourceError, StoreError
 from reuselib.lineage.store import Store
@@ -53,7 +53,9 @@ def test_a_derived_model_is_named_by_its_id(chain):
 
     ref = reference(model, TASK, Store(chain.store))
 
-    assert ref == ModelRef(f"store:{chain.tuned.folder.name}", digest=model.manifest.digests.dir_hash)
+    assert ref == ModelRef(
+        f"store:{chain.tuned.folder.name}", digest=model.manifest.digests.dir_hash
+    )
 
 
 def test_a_derived_model_is_found_from_another_store_too(chain, store):

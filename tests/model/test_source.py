@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from chains import flip
 
+from chains import flip
 from reuselib.adapter import ModelRef
 from reuselib.errors import IntegrityError, SourceError, StoreError
 from reuselib.lineage.inventory import take_inventory
@@ -62,7 +62,9 @@ def hub(tmp_path, monkeypatch, bert, other_bert):
 
 
 class TestHub:
-    @pytest.mark.parametrize(("revision", "commit"), [(None, NEW), ("main", NEW), ("v1", OLD), (OLD, OLD)])
+    @pytest.mark.parametrize(
+        ("revision", "commit"), [(None, NEW), ("main", NEW), ("v1", OLD), (OLD, OLD)]
+    )
     def test_a_revision_becomes_a_commit(self, hub, store, bert, other_bert, revision, commit):
         pinned = resolve(ModelRef("acme/bert", revision=revision), store)
 
@@ -79,9 +81,13 @@ class TestHub:
 
         assert resolve(pinned.ref, store) == pinned
 
-    @pytest.mark.parametrize("ref", [ModelRef("acme/brt"), ModelRef("acme/bert", revision="v9"), ModelRef("bert")])
+    @pytest.mark.parametrize(
+        "ref", [ModelRef("acme/brt"), ModelRef("acme/bert", revision="v9"), ModelRef("bert")]
+    )
     def test_what_is_not_in_the_cache_cannot_be_had_offline(self, hub, store, ref):
-        with pytest.raises(SourceError, match="neither a folder here nor in the local hub cache") as caught:
+        with pytest.raises(
+            SourceError, match="neither a folder here nor in the local hub cache"
+        ) as caught:
             resolve(ref, store)
 
         assert ref.source in caught.value.what
@@ -96,7 +102,7 @@ class TestHub:
         (tmp_path / "secret").write_text("x")
         (hub / f"models--acme--bert/snapshots/{NEW}/notes.txt").symlink_to(tmp_path / "secret")
 
-        with pytest.raises(IntegrityError, match="notes.txt") as caught:
+        with pytest.raises(IntegrityError, match=r"notes\.txt") as caught:
             resolve(ModelRef("acme/bert"), store)
         assert caught.value.code == "UNSAFE_PATH"
 
@@ -138,12 +144,16 @@ class TestPackage:
             (site / folder / "__init__.py").write_text("raise AssertionError('imported')\n")
         record = site / "acme_models_dist-1.2.dist-info"
         record.mkdir()
-        (record / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-models-dist\nVersion: 1.2\n")
+        (record / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: acme-models-dist\nVersion: 1.2\n"
+        )
         (record / "top_level.txt").write_text("acme_models\n")
         monkeypatch.syspath_prepend(str(site))
         return site
 
-    @pytest.mark.parametrize("source", ["package:acme_models/inner/bert", "package:acme_models.inner/bert"])
+    @pytest.mark.parametrize(
+        "source", ["package:acme_models/inner/bert", "package:acme_models.inner/bert"]
+    )
     def test_a_folder_inside_is_found_without_importing(self, package, store, bert, source):
         pinned = resolve(ModelRef(source), store)
 
@@ -154,11 +164,17 @@ class TestPackage:
     def test_a_package_that_no_distribution_brought_has_no_version(self, package, store):
         shutil.rmtree(package / "acme_models_dist-1.2.dist-info")
 
-        assert resolve(ModelRef("package:acme_models/inner/bert"), store).uri.startswith("pkg:generic/acme_models#")
+        assert resolve(ModelRef("package:acme_models/inner/bert"), store).uri.startswith(
+            "pkg:generic/acme_models#"
+        )
 
     @pytest.mark.parametrize(
         "source",
-        ["package:acme_models/../../secret", "package:acme_models/inner/../..", "package:acme_models//etc"],
+        [
+            "package:acme_models/../../secret",
+            "package:acme_models/inner/../..",
+            "package:acme_models//etc",
+        ],
     )
     def test_a_path_out_of_the_package_is_refused(self, package, store, source):
         with pytest.raises(SourceError, match="leaves its package"):
@@ -184,7 +200,9 @@ class TestPackage:
 
 class TestFolder:
     @pytest.mark.parametrize("written", ["./bert", "bert", "../here/bert", "~/bert"])
-    def test_a_folder_is_looked_up_from_where_one_is(self, store, bert, tmp_path, monkeypatch, written):
+    def test_a_folder_is_looked_up_from_where_one_is(
+        self, store, bert, tmp_path, monkeypatch, written
+    ):
         here = tmp_path / "here"
         shutil.copytree(bert, here / "bert")
         monkeypatch.chdir(here)
@@ -200,7 +218,9 @@ class TestFolder:
     def test_the_same_base_gets_the_same_manifest_wherever_it_is(self, store, bert, tmp_path):
         shutil.copytree(bert, tmp_path / "elsewhere/bert")
 
-        one, other = (resolve(ModelRef(str(path)), store) for path in (bert, tmp_path / "elsewhere/bert"))
+        one, other = (
+            resolve(ModelRef(str(path)), store) for path in (bert, tmp_path / "elsewhere/bert")
+        )
 
         assert one.manifest.sha256 == other.manifest.sha256
         assert one.history == {one.manifest.sha256: one.manifest.payload()}
@@ -208,7 +228,7 @@ class TestFolder:
     def test_a_missing_folder_is_named_and_a_file_is_no_folder(self, store, tmp_path):
         (tmp_path / "file").write_text("")
 
-        with pytest.raises(SourceError, match="no folder .*/nowhere"):
+        with pytest.raises(SourceError, match=r"no folder .*/nowhere"):
             resolve(ModelRef(str(tmp_path / "nowhere")), store)
         with pytest.raises(SourceError, match="it is a file"):
             resolve(ModelRef(str(tmp_path / "file")), store)
@@ -239,7 +259,9 @@ class TestFolder:
             assert again.folder == pinned.folder
             assert again.manifest.digests == pinned.manifest.digests
 
-    def test_a_digest_is_checked_where_the_model_was_seen_last(self, store, bert, other_bert, tmp_path):
+    def test_a_digest_is_checked_where_the_model_was_seen_last(
+        self, store, bert, other_bert, tmp_path
+    ):
         shutil.copytree(bert, tmp_path / "copy")
         digest = resolve(ModelRef(str(tmp_path / "copy")), store).ref.digest
         flip(tmp_path / "copy/model.safetensors")
@@ -256,7 +278,9 @@ class TestStore:
         pinned = resolve(ModelRef(f"store:{child.folder.name[:num_digits]}"), Store(chain.store))
 
         assert pinned.folder == child.folder
-        assert pinned.ref == ModelRef(f"store:{child.folder.name}", digest=child.manifest.digests.dir_hash)
+        assert pinned.ref == ModelRef(
+            f"store:{child.folder.name}", digest=child.manifest.digests.dir_hash
+        )
         assert pinned.uri == f"urn:reuselib:model:{child.folder.name}"
         assert pinned.manifest == child.manifest
 
@@ -269,7 +293,9 @@ class TestStore:
             chain.execution.plan.base.manifest.sha256,
         )
         assert set(pinned.history) == {own, lora, base}
-        assert all(hashlib.sha256(data).hexdigest() == name for name, data in pinned.history.items())
+        assert all(
+            hashlib.sha256(data).hexdigest() == name for name, data in pinned.history.items()
+        )
 
     def test_an_unknown_id_names_the_store(self, chain):
         with pytest.raises(SourceError, match="is not in the store at") as caught:

@@ -97,14 +97,16 @@ def test_the_parent_is_seen_under_the_names_of_the_childs_network(chain):
 def test_what_the_network_had_no_use_for_is_left_out(chain, tmp_path):
     """A base with another task's head, for instance."""
     from chains import SHORT, other_labels, run
-
     from reuselib.adapters.finetune import FineTune
     from reuselib.lineage.tensors import save_tensors
     from reuselib.testing.tiny import tiny_bert
 
     base = tiny_bert(tmp_path / "base", num_layers=1)
     extra = {**Tensors(base), "cls.predictions.bias": torch.ones(3)}
-    extra = {f"bert.{name}" if not name.startswith("cls") else name: value.clone() for name, value in extra.items()}
+    extra = {
+        f"bert.{name}" if not name.startswith("cls") else name: value.clone()
+        for name, value in extra.items()
+    }
     save_tensors(extra, base / "model.safetensors", {"format": "pt"})
 
     child = run(FineTune(fit=SHORT), base, tmp_path / "store", data=other_labels()).children[0]

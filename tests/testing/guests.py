@@ -35,7 +35,9 @@ class BitFit(Adapter):
             parameter.requires_grad_(name.endswith(".bias"))
         return Adapted(module, metrics=run.fit(module, self.fit))
 
-    def prove(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
+    def prove(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
         yield same_shapes(parents[0], child)
         frozen = [name for name in child if not name.endswith(".bias") and name in parents[0]]
         yield bit_equal("all but the biases is the parent's", parents[0], child, frozen)
@@ -54,7 +56,9 @@ class _Quiet(Adapter):
     def amount(self) -> float:
         return 0.5
 
-    def prove(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
+    def prove(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
         yield same_shapes(parents[0], child)
 
 
@@ -107,7 +111,9 @@ class Blind(_Quiet):
 
     kind: ClassVar[str] = "blind"
 
-    def prove(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
+    def prove(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
         yield Finding("all is well", True)
 
 
@@ -117,7 +123,9 @@ class Slanderous(_Quiet):
 
     kind: ClassVar[str] = "slanderous"
 
-    def prove(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
+    def prove(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
         names = list(child)
         yield bit_equal("nothing changed", parents[0], child, names)
 
@@ -174,5 +182,7 @@ class Lonely(Adapter):
             next(module.parameters()).add_(0.1 if alone else 0.2)
         return Adapted(module)
 
-    def prove(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
+    def prove(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
         yield same_shapes(parents[0], child)

@@ -104,7 +104,7 @@ def test_every_kind_of_type_is_read():
         ("{must: 1, flag: no}", "flag: expected true or false; got 'no'. Write `false`, without quotes"),
         ("{must: 1, flag: 1}", "flag: expected true or false; got 1"),
         ("{must: 1, word: 3}", "word: expected a string; got 3. Write it in quotes"),
-        ("{must: 1, words: a}", "words: expected a list, each a string; got 'a'. Write `[a]`"),
+        ("{must: 1, words: a}", "words: expected a list (each a string); got 'a'. Write `[a]`"),
         ("{must: 1, words: [a, 2]}", "words[1]: expected a string; got 2. Write it in quotes"),
         ("{must: 1, pair: [1]}", "pair: expected a list of 2: a number, a number; got a list of 1"),
         ("{must: 1, either: x}", "either: expected an integer or a list, each an integer; got 'x'"),

@@ -37,7 +37,9 @@ class FineTune(Adapter):
 
     def __post_init__(self) -> None:
         if self.layerwise_decay is not None and not 0 < self.layerwise_decay < 1:
-            raise ValueError(f"layerwise_decay must lie between 0 and 1, got {self.layerwise_decay}")
+            raise ValueError(
+                f"layerwise_decay must lie between 0 and 1, got {self.layerwise_decay}"
+            )
         if self.unfreeze_every is not None and self.unfreeze_every < 1:
             raise ValueError(f"unfreeze_every must be at least 1 epoch, got {self.unfreeze_every}")
 
@@ -88,23 +90,30 @@ class FineTune(Adapter):
             for index, level in enumerate(levels)
         )
 
-    def prove(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
+    def prove(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
         """Same names and shapes; every tensor that was not trained is bit-equal; something was trained."""
         parent = parents[0]
         learned = set(structure["trained"])
         yield same_shapes(parent, child, learned)
         frozen = [n for n in child if n not in learned and n not in structure["statistics"]]
         yield bit_equal("every frozen tensor is bit-equal to the parent's", parent, child, frozen)
-        changed = any(n not in parent or not same_bits(child[n], parent[n]) for n in child if n in learned)
+        changed = any(
+            n not in parent or not same_bits(child[n], parent[n]) for n in child if n in learned
+        )
         yield Finding("at least one trained tensor differs from the parent's", changed)
 
 
-def _refuse_untrained(fresh: frozenset[str], trained: frozenset[str], selectors: Sequence[str]) -> None:
+def _refuse_untrained(
+    fresh: frozenset[str], trained: frozenset[str], selectors: Sequence[str]
+) -> None:
     idle = sorted(fresh - trained)
     if idle:
         raise IncompatibleStep(
             f"{idle[0]} is newly initialised (the base does not hold it), but train={list(selectors)} leaves it out, "
-            f"so its random values would stay" + (f"; {len(idle) - 1} more like it" if idle[1:] else ""),
+            f"so its random values would stay"
+            + (f"; {len(idle) - 1} more like it" if idle[1:] else ""),
             expected="new parameters to be trained",
             fix="add `head` to `train`",
         )

@@ -61,6 +61,7 @@ class LoRA(Adapter):
             raise ValueError(f"last_blocks must be at least 1, got {self.last_blocks}")
 
     def follow(self, form: str) -> str:
+        """See `Adapter.follow`."""
         super().follow(form)
         return "adapter"
 
@@ -80,7 +81,11 @@ class LoRA(Adapter):
 
         suffix = f" & block[-{self.last_blocks}:]" if self.last_blocks else ""
         present = {type(each).__name__ for each in module.modules()}
-        chosen = self.target_modules or [f"op:{kind}" for kind in LINEAR if kind in present] or ["op:Linear"]
+        chosen = (
+            self.target_modules
+            or [f"op:{kind}" for kind in LINEAR if kind in present]
+            or ["op:Linear"]
+        )
         selectors = [f"{selector}{suffix}" for selector in chosen]
         found = select_modules(module, selectors, head=head)
         targets = [n for n in found if not any(n == h or n.startswith(f"{h}.") for h in head)]
@@ -127,6 +132,9 @@ class LoRA(Adapter):
             # peft copies where the base was loaded from; the manifest names the base by digest instead
             config.base_model_name_or_path = None
             module.get_base_model().__dict__.pop("name_or_path", None)
+        # peft keeps sets, whose order differs from process to process, and so would the file
+        config.target_modules = sorted(config.target_modules)
+        config.modules_to_save = sorted(config.modules_to_save) if config.modules_to_save else None
         module.save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)
 
@@ -146,10 +154,16 @@ class LoRA(Adapter):
             )
         set_peft_model_state_dict(module, tensors)
 
-    def prove(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
+    def prove(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
         """Only adapter tensors; each target exists in the base with matching sizes; the rank is the claimed one."""
         parent, targets = parents[0], structure["targets"]
-        parts = ("lora_A.weight", "lora_B.weight", *(["lora_magnitude_vector"] if self.use_dora else []))
+        parts = (
+            "lora_A.weight",
+            "lora_B.weight",
+            *(["lora_magnitude_vector"] if self.use_dora else []),
+        )
         wanted = {f"{PREFIX}{name}" for name in structure["saved"]}
         wanted |= {f"{PREFIX}{target}.{part}" for target in targets for part in parts}
         extra, lacking = sorted(set(child) - wanted), sorted(wanted - set(child))
@@ -161,7 +175,9 @@ class LoRA(Adapter):
         known = [n for n in structure["saved"] if n in parent]
         yield _none_of("tensors trained in full are new: the base does not hold them", known)
 
-    def _misfits(self, parent: Weights, child: Weights, targets: Sequence[str]) -> Iterator[tuple[str, str]]:
+    def _misfits(
+        self, parent: Weights, child: Weights, targets: Sequence[str]
+    ) -> Iterator[tuple[str, str]]:
         for target in targets:
             weight = f"{target}.weight"
             if weight not in parent:
@@ -185,7 +201,9 @@ def _refuse_other_layers(found: set[str]) -> None:
 
 
 def _none_of(claim: str, names: Sequence[str]) -> Finding:
-    return Finding(claim, not names, f"{len(names)} more" if names[1:] else "", next(iter(names), ""))
+    return Finding(
+        claim, not names, f"{len(names)} more" if names[1:] else "", next(iter(names), "")
+    )
 
 
 def _factor(target: str, side: str) -> str:

@@ -44,7 +44,9 @@ class Merge(Adapter):
         if self.weights is None:
             return
         if not self.models:
-            raise ValueError("weights has no effect without models: a LoRA adapter is folded in as it was trained")
+            raise ValueError(
+                "weights has no effect without models: a LoRA adapter is folded in as it was trained"
+            )
         if len(self.weights) != len(self.models) + 1:
             raise ValueError(
                 f"weights needs {len(self.models) + 1} numbers (the model before this step, then each of models), "
@@ -60,6 +62,7 @@ class Merge(Adapter):
         return self.weights or (1 / num_models,) * num_models
 
     def follow(self, form: str) -> str:
+        """See `Adapter.follow`."""
         if self.models:
             return super().follow(form)
         if form != "adapter":
@@ -78,7 +81,9 @@ class Merge(Adapter):
         from peft.tuners.lora import LoraLayer
 
         config = module.peft_config["default"]
-        layers = {n: m for n, m in module.get_base_model().named_modules() if isinstance(m, LoraLayer)}
+        layers = {
+            n: m for n, m in module.get_base_model().named_modules() if isinstance(m, LoraLayer)
+        }
         structure: Json = {
             "targets": sorted(layers),
             "transposed": sorted(name for name, layer in layers.items() if layer.fan_in_fan_out),
@@ -107,7 +112,9 @@ class Merge(Adapter):
                 state[name].copy_(value)
         return Adapted(module, structure={"averaged": sorted(total)})
 
-    def prove(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
+    def prove(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
         """Targets equal the sum recomputed from the parents; everything else is bit-equal."""
         if self.models:
             yield from self._prove_average(parents, child, structure)
@@ -118,17 +125,30 @@ class Merge(Adapter):
             n.removeprefix(PREFIX) for n in base if n.startswith(PREFIX) and ".lora_" not in n
         }
         odd = sorted(wanted ^ set(child))
-        yield Finding("names are those of the base and of its new modules", not odd, tensor=next(iter(odd), ""))
-        wrong = next((n for n, source in taken.items() if not same_bits(child[n], base[source])), "")
-        yield Finding("modules trained in full are the adapter's, bit for bit", not wrong, tensor=wrong)
+        yield Finding(
+            "names are those of the base and of its new modules",
+            not odd,
+            tensor=next(iter(odd), ""),
+        )
+        wrong = next(
+            (n for n, source in taken.items() if not same_bits(child[n], base[source])), ""
+        )
+        yield Finding(
+            "modules trained in full are the adapter's, bit for bit", not wrong, tensor=wrong
+        )
         merged = [f"{target}.weight" for target in sorted(targets) if f"{target}.weight" in child]
         yield bit_equal(
-            "everything else is bit-equal to the base", base, child, [n for n in child if n not in {*merged, *taken}]
+            "everything else is bit-equal to the base",
+            base,
+            child,
+            [n for n in child if n not in {*merged, *taken}],
         )
         errors = {n: _relative_error(child[n], _folded(n, base, structure)) for n in merged}
         yield _within("every target equals base + scale x B x A", errors)
 
-    def _prove_average(self, parents: Sequence[Weights], child: Weights, structure: Json) -> Iterable[Finding]:
+    def _prove_average(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
         if len(parents) != len(self.shares):
             detail = f"{len(parents)} of {len(self.shares)} models are at hand"
             yield Finding("every tensor is the weighted average", None, detail)
@@ -136,10 +156,13 @@ class Merge(Adapter):
         yield same_shapes(parents[0], child)
         averaged = set(structure["averaged"])
         rest = [n for n in child if n not in averaged]
-        yield bit_equal("what is not a float is bit-equal to the first model's", parents[0], child, rest)
+        yield bit_equal(
+            "what is not a float is bit-equal to the first model's", parents[0], child, rest
+        )
         errors = {
             n: _relative_error(
-                child[n], sum(s * p[n].double() for s, p in zip(self.shares, parents, strict=True)).float()
+                child[n],
+                sum(s * p[n].double() for s, p in zip(self.shares, parents, strict=True)).float(),
             )
             for n in child
             if n in averaged and all(n in p for p in parents)
@@ -147,7 +170,9 @@ class Merge(Adapter):
         yield _within("every tensor is the weighted average", errors)
 
 
-def _refuse_other_shape(ref: ModelRef, state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+def _refuse_other_shape(
+    ref: ModelRef, state: Mapping[str, Tensor], other: Mapping[str, Tensor]
+) -> None:
     for name in sorted(state.keys() | other.keys()):
         if name not in state or name not in other or state[name].shape != other[name].shape:
             raise IncompatibleStep(
@@ -182,7 +207,15 @@ def _relative_error(got: Tensor, wanted: Tensor) -> float:
 
 def _within(claim: str, errors: Mapping[str, float]) -> Finding:
     # a NaN must not pass, so the comparison is turned round
-    worst = max(errors, key=lambda name: errors[name] if errors[name] <= TOLERANCE else float("inf"), default="")
+    worst = max(
+        errors,
+        key=lambda name: errors[name] if errors[name] <= TOLERANCE else float("inf"),
+        default="",
+    )
     holds = not worst or errors[worst] <= TOLERANCE
-    detail = f"largest relative error {errors[worst]:.1e}, allowed {TOLERANCE:.0e}" if worst else "nothing to compare"
+    detail = (
+        f"largest relative error {errors[worst]:.1e}, allowed {TOLERANCE:.0e}"
+        if worst
+        else "nothing to compare"
+    )
     return Finding(f"{claim}, within {TOLERANCE:.0e}", holds, detail, "" if holds else worst)

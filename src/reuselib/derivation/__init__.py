@@ -1,0 +1,1 @@
+"""From a plan to children in the store: what `derive` does."""

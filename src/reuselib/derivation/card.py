@@ -39,8 +39,8 @@ def card(manifest: Manifest, figures: Figures, root: str) -> str:
         "",
         f"# {manifest.name}",
         "",
-        f"Begun with `{root}`, made from `{base.uri}` by reuselib's `{definition.adapter}`. This page is a view; the record is "
-        "`lineage/manifest.json`, and `reuselib verify .` checks the files against it.",
+        f"Begun with `{root}`, made from `{base.uri}` by reuselib's `{definition.adapter}`. "
+        "This page is a view; the record is `lineage/manifest.json`, and `reuselib verify .` checks the files against it.",
         "",
         "| what | value |",
         "|---|---|",
@@ -61,5 +61,7 @@ def _facts(manifest: Manifest, figures: Figures) -> dict[str, str]:
     if figures.metric:
         before, after = figures.before[figures.metric], figures.after[figures.metric]
         rows = figures.test.get("rows")
-        facts[figures.metric] = f"{after:.4f}, {before:.4f} before this step (measured on {rows} test rows)"
+        facts[figures.metric] = (
+            f"{after:.4f}, {before:.4f} before this step (measured on {rows} test rows)"
+        )
     return facts

@@ -43,7 +43,7 @@ def derive(
     task: Task,
     data: Data | Splits | None = None,
     seed: int = 0,
-    runtime: Runtime = Runtime(),  # noqa: B008 - frozen
+    runtime: Runtime = Runtime(),
 ) -> Model:
     """Apply `steps` in order and return the last child; `base` stays as it is.
 

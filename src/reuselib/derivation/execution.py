@@ -13,15 +13,15 @@ from reuselib.errors import StoreError
 from reuselib.lineage.chain import history
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.output import check_output, deliver
-from reuselib.model.model import Model
 from reuselib.lineage.verify import verify
+from reuselib.model.model import Model
 from reuselib.model.opening import Opened, open_network
 from reuselib.model.source import Pinned
 from reuselib.progress import Report
 
 if TYPE_CHECKING:
-    from reuselib.derivation.session import Session
     from reuselib.derivation.derive import Runtime
+    from reuselib.derivation.session import Session
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child],
     for index in range(len(done), len(plan.steps)):
         adapter = plan.steps[index]
         report = _labelled(runtime.report, f"[{index + 1}/{len(plan.steps)}] {adapter.kind}")
-        child, opened = _step(plan, adapter, parent, opened, replace(session, report=report, settled={}))
+        child, opened = _step(
+            plan, adapter, parent, opened, replace(session, report=report, settled={})
+        )
         made.append(child)
         parent = _as_parent(child)
     return made, opened

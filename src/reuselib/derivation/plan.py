@@ -12,8 +12,8 @@ from reuselib.adapter import Adapter, Json, ModelRef
 from reuselib.errors import IncompatibleStep, Problem, RecipeError, StoreError
 from reuselib.lineage import canonical
 from reuselib.lineage.manifest import Manifest
-from reuselib.lineage.verify import verify
 from reuselib.lineage.store import Store
+from reuselib.lineage.verify import verify
 from reuselib.model.reference import Base, reference
 from reuselib.model.source import Pinned, resolve
 
@@ -94,10 +94,14 @@ def plan(
     from reuselib.data import Data
 
     if type(seed) is not int or not 0 <= seed < 2**32:
-        raise RecipeError([Problem("", "seed", f"expected an integer from 0 to 4294967295; got {seed!r}")])
+        raise RecipeError(
+            [Problem("", "seed", f"expected an integer from 0 to 4294967295; got {seed!r}")]
+        )
     steps = (steps,) if isinstance(steps, Adapter) else tuple(steps)
     if not steps:
-        raise IncompatibleStep("there is no step", expected="at least one adapter", fix="add one under `steps`")
+        raise IncompatibleStep(
+            "there is no step", expected="at least one adapter", fix="add one under `steps`"
+        )
     place = Store.default(store)
     pinned = resolve(reference(base, task, place), place)
     check_order(steps, form_of(pinned.manifest))

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from reuselib.derivation.step import Outcome
 
 
-def write_record(plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome, folder: Path) -> None:
+def write_record(
+    plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome, folder: Path
+) -> None:
     """Write `lineage/` and the card into a folder that holds the payload."""
     others = [resolve(ref, plan.store) for ref in references(adapter)]
     figures = _figures(plan, outcome)
@@ -57,7 +59,9 @@ def write_record(plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome,
     manifest = record(
         folder, draft, metrics=figures.to_json(), environment=environment(), ancestors=ancestors
     )
-    (folder / "README.md").write_text(card(manifest, figures, _root(manifest, ancestors)), encoding="utf-8")
+    (folder / "README.md").write_text(
+        card(manifest, figures, _root(manifest, ancestors)), encoding="utf-8"
+    )
 
 
 def _root(manifest: Manifest, ancestors: Mapping[str, bytes]) -> str:
@@ -119,7 +123,9 @@ def _parent(name: str, role: str, pinned: Pinned) -> Parent:
     return Parent(name, role, pinned.uri, pinned.manifest.digests, pinned.manifest.sha256)
 
 
-def _dependencies(adapter: Adapter, parent: Pinned, others: Sequence[Pinned], splits: Splits | None) -> tuple[Descriptor, ...]:
+def _dependencies(
+    adapter: Adapter, parent: Pinned, others: Sequence[Pinned], splits: Splits | None
+) -> tuple[Descriptor, ...]:
     models = [_parent("base", "base", parent)]
     # what another model is to the child follows from what the adapter does
     role = {"distill": "teacher", "merge": "merge-source"}.get(adapter.relation, "student-init")

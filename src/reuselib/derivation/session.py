@@ -108,7 +108,9 @@ class Session:
         from reuselib.training.evaluate import logits
 
         examples = self._examples("train")
-        logits(module, examples[: 32 * num_batches], self.task, self.encoded.processor, batch_size=32)
+        logits(
+            module, examples[: 32 * num_batches], self.task, self.encoded.processor, batch_size=32
+        )
 
     def logits(self, module: nn.Module, num_rows: int) -> Tensor:
         """Outputs on the first evaluation rows, fp32."""
@@ -127,7 +129,9 @@ class Session:
         from reuselib.model.source import resolve
 
         pinned = resolve(ref, self.store)
-        opened = open_network(pinned.folder, self.task, self.store, trust_remote_code=ref.trust_remote_code)
+        opened = open_network(
+            pinned.folder, self.task, self.store, trust_remote_code=ref.trust_remote_code
+        )
         if opened.fresh:
             raise IncompatibleStep(
                 f"{ref.source} has no weights for {min(opened.fresh)}: it was not made for this task",

@@ -1,0 +1,1 @@
+"""Checks that need adapters: whether weights are what a manifest claims."""

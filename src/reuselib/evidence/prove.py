@@ -56,7 +56,10 @@ def claims(folder: Path, store: Store) -> Claims:
     places = [_place(parent, store) for parent in manifest.parents]
     return Claims(
         recorded_adapter(manifest),
-        [parent_weights(manifest, places[0], store), *(own_weights(each, store) for each in places[1:])],
+        [
+            parent_weights(manifest, places[0], store),
+            *(own_weights(each, store) for each in places[1:]),
+        ],
         Tensors(folder),
         manifest.definition.internal.structure,
     )

@@ -1,0 +1,1 @@
+"""Figures about models, and claims about two sets of tensors."""

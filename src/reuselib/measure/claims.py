@@ -17,7 +17,9 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
-    return torch.equal(one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8))
+    return torch.equal(
+        one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8)
+    )
 
 
 def bit_equal(claim: str, parent: Weights, child: Weights, names: Iterable[str]) -> Finding:
@@ -34,11 +36,15 @@ def bit_equal(claim: str, parent: Weights, child: Weights, names: Iterable[str])
 
 def same_shapes(parent: Weights, child: Weights, new: Collection[str] = ()) -> Finding:
     """The child has the parent's names and shapes; only the names in `new` may be missing from the parent."""
-    claim = "names and shapes are the parent's" + (", but for new parameters that were trained" if new else "")
+    claim = "names and shapes are the parent's" + (
+        ", but for new parameters that were trained" if new else ""
+    )
     for name in child:
         if name not in parent:
             if name not in new:
-                return Finding(claim, False, "the parent has no such tensor, and it was not trained", name)
+                return Finding(
+                    claim, False, "the parent has no such tensor, and it was not trained", name
+                )
         elif child[name].shape != parent[name].shape:
             got, was = tuple(child[name].shape), tuple(parent[name].shape)
             return Finding(claim, False, f"shape {got}, the parent's is {was}", name)

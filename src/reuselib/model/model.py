@@ -16,8 +16,8 @@ from reuselib.lineage.store import Store
 from reuselib.model.figures import Figures, read_figures
 from reuselib.model.opening import open_network
 from reuselib.model.source import resolve
-from reuselib.values.named import parse_task
 from reuselib.task import Processor, Rows, Task
+from reuselib.values.named import parse_task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -78,7 +78,9 @@ class Model:
         """The network's outputs for raw rows, fp32 on the CPU, in their order: [rows, ...]."""
         from reuselib.training.evaluate import logits
 
-        return logits(self.module, self.task.encode(rows, self.processor), self.task, self.processor)
+        return logits(
+            self.module, self.task.encode(rows, self.processor), self.task, self.processor
+        )
 
     def predict(self, rows: Rows) -> list[Any]:
         """What the outputs say in the task's own terms, such as label names: one entry a row."""
@@ -88,7 +90,9 @@ class Model:
         """The task's metrics over raw rows with targets."""
         from reuselib.training.evaluate import evaluate
 
-        return evaluate(self.module, self.task.encode(rows, self.processor), self.task, self.processor)
+        return evaluate(
+            self.module, self.task.encode(rows, self.processor), self.task, self.processor
+        )
 
     @cached_property
     def figures(self) -> Figures:
@@ -104,7 +108,11 @@ def recorded_task(manifest: Manifest) -> Task:
     """
     described: Mapping[str, Any] | None = manifest.definition.task
     if described is None or "module" in described:
-        said = "does not say which task it is for" if described is None else "is for a task that only Python can say"
+        said = (
+            "does not say which task it is for"
+            if described is None
+            else "is for a task that only Python can say"
+        )
         raise SourceError(
             f"{manifest.name} {said}",
             expected="a task",

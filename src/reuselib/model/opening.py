@@ -40,7 +40,9 @@ class Opened:
     """What the network's names have in front of the folder's."""
 
 
-def open_network(folder: Path, task: Task, store: Store, *, trust_remote_code: bool = False) -> Opened:
+def open_network(
+    folder: Path, task: Task, store: Store, *, trust_remote_code: bool = False
+) -> Opened:
     """Load the network of a base or of a child, with whatever that needs.
 
     New parameters, such as those of a head that the base lacks, use torch's global generator.
@@ -115,9 +117,8 @@ def needed_folder(manifest: Manifest, store: Store) -> Path:
 
 def _refuse_other_task(manifest: Manifest, task: Task) -> None:
     """An adapter cannot be separated from the outputs it was trained for; its file does not name them."""
-    [(kind, recorded)] = (manifest.definition.task or {}).items()
-    [(wanted_kind, wanted)] = task.describe().items()
-    made_for, asked = recorded.get("labels"), wanted.get("labels")
+    kind, made_for = _labels(manifest.definition.task or {})
+    wanted_kind, asked = _labels(task.describe())
     if kind != wanted_kind or (asked is not None and asked != made_for):
         raise IncompatibleStep(
             f"{manifest.name} holds an adapter only, trained for {kind} with labels {made_for}, "
@@ -125,6 +126,12 @@ def _refuse_other_task(manifest: Manifest, task: Task) -> None:
             expected="the task it was trained for",
             fix="merge it for its own task first; the merged model can be the base for another one",
         )
+
+
+def _labels(described: Mapping[str, Json]) -> tuple[str, Json]:
+    """Kind and labels of a task, as recipes write it; a stranger's manifest may hold anything."""
+    kind, values = next(iter(described.items()), ("no task", None))
+    return kind, values.get("labels") if isinstance(values, dict) else None
 
 
 def _rebuilt(folder: Path, task: Task, internal: Internal) -> nn.Module:
@@ -147,7 +154,10 @@ def load_weights(module: nn.Module, weights: Tensors) -> None:
             info = weights.info(name)
             if name not in state or tuple(state[name].shape) != tuple(info.shape):
                 raise IntegrityError(
-                    "UNKNOWN_TENSOR", f"{name} has no place in the network", path=info.file, tensor=name
+                    "UNKNOWN_TENSOR",
+                    f"{name} has no place in the network",
+                    path=info.file,
+                    tensor=name,
                 )
             state[name].copy_(weights[name])
             filled.add(state[name].data_ptr())

@@ -23,7 +23,19 @@ if TYPE_CHECKING:
     from reuselib.lineage.store import Store
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.gguf", "*.tflite")
+OTHER_FORMATS = (
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.ckpt",
+    "*.pkl",
+    "*.h5",
+    "*.msgpack",
+    "*.ot",
+    "*.onnx",
+    "*.gguf",
+    "*.tflite",
+)
 """Weights in formats that are never read, so never downloaded."""
 
 
@@ -119,7 +131,9 @@ class _Places:
                 expected="the derivation id of a finished child, or at least its first 8 digits",
                 fix="derive it first, or name the right store with --store or REUSELIB_STORE",
             )
-        return _Place(found.name[:12], found, f"store:{found.name}", f"urn:reuselib:model:{found.name}")
+        return _Place(
+            found.name[:12], found, f"store:{found.name}", f"urn:reuselib:model:{found.name}"
+        )
 
     def _module(self, ref: ModelRef) -> _Place:
         """A module from Python, which `keep_module` put into the store."""
@@ -171,7 +185,11 @@ def _package(source: str) -> _Place:
 def _distribution(top: str) -> str:
     """Package URL of what a top-level package came with; one that lies on the path by itself has no version."""
     owners = importlib.metadata.packages_distributions().get(top)
-    return f"pkg:pypi/{owners[0]}@{importlib.metadata.version(owners[0])}" if owners else f"pkg:generic/{top}"
+    return (
+        f"pkg:pypi/{owners[0]}@{importlib.metadata.version(owners[0])}"
+        if owners
+        else f"pkg:generic/{top}"
+    )
 
 
 def _hub(ref: ModelRef) -> _Place:
@@ -179,7 +197,11 @@ def _hub(ref: ModelRef) -> _Place:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        if constants.is_offline_mode() if hasattr(constants, "is_offline_mode") else constants.HF_HUB_OFFLINE:
+        if (
+            constants.is_offline_mode()
+            if hasattr(constants, "is_offline_mode")
+            else constants.HF_HUB_OFFLINE
+        ):
             folder = snapshot_download(ref.source, revision=ref.revision, local_files_only=True)
         else:
             # the commit comes first, so that a branch that moves meanwhile cannot mix two states

@@ -58,7 +58,9 @@ class Bench:
     @property
     def recipe(self) -> Recipe:
         """That chain as a recipe."""
-        return Recipe(base=ModelRef(str(self.base)), task=self.task, data=self.data, steps=self.steps)
+        return Recipe(
+            base=ModelRef(str(self.base)), task=self.task, data=self.data, steps=self.steps
+        )
 
     def plan(self, *, store: str = "store", steps: Sequence[Adapter] = ()) -> Plan:
         """The chain, or other steps, pinned; `store` names a store of its own."""

@@ -89,7 +89,9 @@ def installed(*classes: type[Adapter]) -> Iterator[None]:
     with tempfile.TemporaryDirectory() as name:
         info = Path(name) / "reuselib_testing_guest-0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: reuselib-testing-guest\nVersion: 0\n")
+        (info / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: reuselib-testing-guest\nVersion: 0\n"
+        )
         points = [f"{each.kind} = {each.__module__}:{each.__qualname__}" for each in unknown]
         (info / "entry_points.txt").write_text("\n".join([f"[{catalog.ADAPTER_GROUP}]", *points]))
         sys.path.append(name)

@@ -101,9 +101,14 @@ def check_circle(bench: Bench) -> None:
     plan, child = bench.execution.plan, bench.execution.children[-1]
     ancestors = walk(child.manifest, read_ancestors(child.folder)).manifests
     found = Recipe.of(child.manifest, ancestors)
-    made = Recipe(base=plan.base.ref, task=plan.task, data=plan.data, steps=plan.steps, seed=plan.seed)
+    made = Recipe(
+        base=plan.base.ref, task=plan.task, data=plan.data, steps=plan.steps, seed=plan.seed
+    )
     if found != made:
-        raise LawBroken("circle", f"the manifest gives another recipe:\n{found.to_yaml()}\nnot\n{made.to_yaml()}")
+        raise LawBroken(
+            "circle",
+            f"the manifest gives another recipe:\n{found.to_yaml()}\nnot\n{made.to_yaml()}",
+        )
 
 
 def check_proof(bench: Bench) -> None:
@@ -111,14 +116,21 @@ def check_proof(bench: Bench) -> None:
     child = bench.execution.children[-1]
     case = claims(child.folder, bench.execution.plan.store)
     honest = list(case.check(case.child))
-    if not any(finding.holds for finding in honest):
-        raise LawBroken("proof", "nothing is shown for an honest child", fix="yield findings in `prove`")
     for finding in honest:
         if finding.holds is False:
-            raise LawBroken("proof", f"an honest child fails: {finding.claim} ({finding.tensor}: {finding.detail})")
+            raise LawBroken(
+                "proof",
+                f"an honest child fails: {finding.claim} ({finding.tensor}: {finding.detail})",
+            )
+    if not any(finding.holds for finding in honest):
+        raise LawBroken(
+            "proof", "nothing is shown for an honest child", fix="yield findings in `prove`"
+        )
     for forgery, weights in _forgeries(case.child).items():
         if all(finding.holds is not False for finding in case.check(weights)):
-            raise LawBroken("proof", f"a child with {forgery} passes", fix="compare names and shapes in `prove`")
+            raise LawBroken(
+                "proof", f"a child with {forgery} passes", fix="compare names and shapes in `prove`"
+            )
 
 
 def _forgeries(child: Mapping[str, Tensor]) -> dict[str, Mapping[str, Tensor]]:
@@ -127,7 +139,9 @@ def _forgeries(child: Mapping[str, Tensor]) -> dict[str, Mapping[str, Tensor]]:
     tensors = {name: child[name] for name in child}
     first = next(iter(tensors))
     return {
-        f"tensor {first} missing": {name: value for name, value in tensors.items() if name != first},
+        f"tensor {first} missing": {
+            name: value for name, value in tensors.items() if name != first
+        },
         f"a tensor more, {first}.more": {**tensors, f"{first}.more": torch.zeros(1)},
         f"tensor {first} of another shape": {**tensors, first: torch.zeros(3, 1, 2)},
     }
@@ -142,7 +156,9 @@ def check_silence(bench: Bench) -> None:
                 check_order(pair, "dense")
             except IncompatibleStep as error:
                 if not (error.what and (error.expected or error.fix)):
-                    raise LawBroken("silence", f"{kinds}: refused without reason or way out") from error
+                    raise LawBroken(
+                        "silence", f"{kinds}: refused without reason or way out"
+                    ) from error
                 continue
             execution = bench.execute(steps=pair)
             report = verify(execution.children[-1].folder)
@@ -188,6 +204,7 @@ def check_inert(bench: Bench) -> None:
 
 LAWS: dict[str, Callable[[Bench], None]] = {
     "untouched": check_untouched,
+    "inert": check_inert,
     "closed": check_closed,
     "same": check_same,
     "rebuild": check_rebuild,
@@ -195,7 +212,6 @@ LAWS: dict[str, Callable[[Bench], None]] = {
     "proof": check_proof,
     "silence": check_silence,
     "whole": check_whole,
-    "inert": check_inert,
     "world_size": check_world_size,
 }
 """By name, in the order of `docs/explanation/design.md`."""

@@ -38,11 +38,16 @@ def check_world_size(bench: Bench) -> None:
     _apply_together(bench, parent, together)
     one, other = _read(alone), _read(together)
     if one.keys() != other.keys():
-        raise LawBroken("world_size", f"{min(one.keys() ^ other.keys())} is there with one process or with two only")
+        raise LawBroken(
+            "world_size",
+            f"{min(one.keys() ^ other.keys())} is there with one process or with two only",
+        )
     for name, value in one.items():
         error = float((value.double() - other[name].double()).abs().max()) if value.numel() else 0.0
         if not error <= TOLERANCE:
-            raise LawBroken("world_size", f"{name} differs by {error:.1e} between one process and two")
+            raise LawBroken(
+                "world_size", f"{name} differs by {error:.1e} between one process and two"
+            )
 
 
 def _without_dropout(bench: Bench) -> Bench:
@@ -69,7 +74,9 @@ def apply(bench: Bench, parent: Path, target: Path) -> bool:
     task, store = bench.task.pin(splits), Store.default(bench.folder / "store")
     with seeded(0):
         opened = open_network(parent, task, store)
-    session = Session(task=task, rows=splits, encoded=Encoded(task, opened.processor), seed=0, store=store)
+    session = Session(
+        task=task, rows=splits, encoded=Encoded(task, opened.processor), seed=0, store=store
+    )
     with seeded(0):
         module = bench.adapter.adapt(opened.module, session.with_fresh(opened.fresh)).module
     if not dist.is_initialized() or dist.get_rank() == 0:
@@ -110,8 +117,13 @@ def _apply_together(bench: Bench, parent: Path, target: Path) -> None:
         check=False,
     )
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "Error" in line] or done.stderr.splitlines()
-        raise LawBroken("world_size", f"{NUM_PROCESSES} processes failed: {lines[0] if lines else done.returncode}")
+        lines = [
+            line for line in done.stderr.splitlines() if "Error" in line
+        ] or done.stderr.splitlines()
+        raise LawBroken(
+            "world_size",
+            f"{NUM_PROCESSES} processes failed: {lines[0] if lines else done.returncode}",
+        )
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -219,7 +219,7 @@ def describe(hint: Any) -> str:
     if origin in (tuple, list, Sequence):
         if origin is tuple and Ellipsis not in arguments:
             return f"a list of {len(arguments)}: {', '.join(describe(each) for each in arguments)}"
-        return f"a list, each {describe(arguments[0])}"
+        return f"a list (each {describe(arguments[0])})"
     if origin in (dict, Mapping) or is_dataclass(hint):
         return "a mapping"
     return f"one {hint.__name__.lower()}" if isinstance(hint, type) else "a value"
