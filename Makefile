@@ -1,6 +1,6 @@
 # The two commands: `make quickstart` and `make test`. Each makes .venv if there is none.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check schema clean
+.PHONY: help quickstart test check schema docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,6 +24,9 @@ check: .venv/.with-samples,trackers,dev,lint  ## look at the code without runnin
 schema: .venv/.with-samples  ## write the JSON schema of recipes anew
 	$(BIN)/reuselib schema --ours > src/reuselib/recipe/schema.json.new
 	mv src/reuselib/recipe/schema.json.new src/reuselib/recipe/schema.json
+
+docs: .venv/.with-samples  ## write the generated tables of the pages anew
+	$(BIN)/python docs/generate.py
 
 clean:  ## remove what was made here, .venv included
 	rm -rf .venv quickstart-model runs .pytest_cache .ruff_cache

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from reuselib import errors
@@ -84,3 +86,21 @@ def test_no_kind_of_error_is_left_out_above():
         if each.name == "parametrize"
     ]
     assert kinds == {name for name, _ in mark.args[1]}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SourceError("what", expected="this", fix="that"),
+        IntegrityError("BAD_JSON", "what", path="a.json", tensor="t", fix="that"),
+        RecipeError([Problem("a.yaml:3", "seed", "no number")]),
+        LawBroken("rebuild", "what"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_comes_through_to_another_process(error):
+    again = pickle.loads(pickle.dumps(error))
+
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)

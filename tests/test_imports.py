@@ -27,7 +27,7 @@ LEVELS = (
     ("values",),
     ("data", "catalog"),
     ("adapter", "task", "progress"),
-    ("errors",),
+    ("errors", "places"),
 )
 """Rooms from the top down; a file imports from its own level or from further down."""
 

@@ -40,8 +40,8 @@ def as_json(value: object) -> Json:
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
-        mapping = cast("Mapping[str, object]", value)
-        return {key: as_json(item) for key, item in mapping.items()}
+        mapping = cast("Mapping[object, object]", value)
+        return {str(key): as_json(item) for key, item in mapping.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in cast("Sequence[object]", value)]
     if value is None or isinstance(value, (bool, int, float, str)):

@@ -28,6 +28,10 @@ class ReuseError(Exception):
         self.fix = fix
         super().__init__(what, expected, fix)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # how an error is rebuilt in another process; the constructors differ, so none is called
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         lines = [self.what]
         if self.expected:
@@ -35,6 +39,14 @@ class ReuseError(Exception):
         if self.fix:
             lines.append(f"fix: {self.fix}")
         return "\n".join(lines)
+
+
+def _rebuilt(
+    kind: type[ReuseError], arguments: tuple[object, ...], state: dict[str, object]
+) -> ReuseError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 @dataclass(frozen=True)

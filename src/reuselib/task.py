@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from reuselib.adapter import Json, as_json
 
@@ -118,7 +118,7 @@ class Task(ABC):
 
     def answers(self, logits: Tensor) -> list[Any]:
         """What the outputs say in the task's own terms, such as label names: one entry a row."""
-        return list(logits)
+        return cast("list[Any]", logits.tolist())  # pyright: ignore[reportUnknownMemberType]
 
     @abstractmethod
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:

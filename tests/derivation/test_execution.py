@@ -14,7 +14,7 @@ from chains import LORA, MERGE, TUNE, flip, modified
 from reuselib.adapter import Adapted, Adapter, Finding
 from reuselib.derivation.derive import Runtime
 from reuselib.derivation.execution import execute
-from reuselib.errors import StoreError
+from reuselib.errors import StoreError, TrainingError
 from reuselib.lineage.manifest import Manifest
 from reuselib.lineage.store import Store
 from reuselib.lineage.verify import verify
@@ -219,6 +219,15 @@ class TestFaults:
 
         with pytest.raises(StoreError, match="no longer in the store"):
             execute(settled, Runtime())
+
+
+def test_several_processes_are_refused_in_words(chain, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(TrainingError, match="2 processes") as caught:
+        execute(chain.plan(store=tmp_path / "store"), Runtime())
+
+    assert "without a launcher" in caught.value.fix
 
 
 class TestProgress:

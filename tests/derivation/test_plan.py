@@ -100,6 +100,34 @@ print(made.id(made.steps[0], identity(made.base.manifest)))
         assert done.stdout.strip() == chain.lora.folder.name
 
 
+def test_another_name_of_the_same_model_is_the_same_child(chain, tmp_path):
+    """What counts is the digest, not where the folder lies."""
+    shutil.copytree(chain.merged.folder, tmp_path / "one")
+    shutil.copytree(chain.merged.folder, tmp_path / "other")
+    base = str(chain.merged.folder)
+
+    ids = {
+        chain.plan((Merge(models=(ModelRef(str(tmp_path / name)),)),), base=base).id(
+            chain.plan((Merge(models=(ModelRef(str(tmp_path / name)),)),), base=base).steps[0],
+            ["a"],
+        )
+        for name in ("one", "other")
+    }
+
+    assert len(ids) == 1
+
+
+def test_a_whole_child_of_a_model_with_code_of_its_own_is_refused_before_any_work(chain, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(chain.base, base)
+    (base / "modeling_own.py").write_text("raise SystemExit")
+    trusted = ModelRef(str(base), trust_remote_code=True)
+
+    with pytest.raises(IncompatibleStep, match=r"steps\[1\]: 'merge' would write a whole model"):
+        chain.plan((LORA, MERGE), base=trusted)
+    assert chain.plan((LORA,), base=trusted).steps == (LORA,)
+
+
 class TestInputs:
     def test_a_single_step_need_not_be_a_list(self, chain):
         assert plan(

@@ -12,7 +12,8 @@ import pytest
 
 from lineage.folders import CHILD_ID
 from reuselib.errors import StoreError
-from reuselib.lineage.store import Store, cache_folder
+from reuselib.lineage.store import Store
+from reuselib.places import cache_folder
 from reuselib.lineage.verify import verify
 
 OTHER_ID = "c0ffee" + "1" * 58
@@ -202,19 +203,11 @@ def test_child_is_exported(filled, tmp_path):
         filled.export("deadbeef", tmp_path / "new")
 
 
-def test_default_place_follows_argument_then_variables_then_platform(monkeypatch, tmp_path):
+def test_default_place_follows_argument_then_variables_then_cache(monkeypatch, tmp_path):
     for name in ("REUSELIB_STORE", "REUSELIB_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert Store.default().path == tmp_path / ".cache/reuselib"
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert cache_folder() == tmp_path / "Library/Caches/reuselib"
-    monkeypatch.setattr(sys, "platform", "win32")
-    assert cache_folder() == tmp_path / "AppData/Local/reuselib"
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_folder() == Path("/xdg/reuselib")
+    assert Store.default().path == cache_folder()
     monkeypatch.setenv("REUSELIB_CACHE", "/cache")
     assert Store.default().path == Path("/cache")
     monkeypatch.setenv("REUSELIB_STORE", "~/store")

@@ -123,7 +123,7 @@ def test_a_description_is_json_and_changes_with_the_code():
     described = TASK.describe()["module"]
 
     assert json.loads(json.dumps(described)) == described
-    assert described["network"]["name"] == "tiny.tiny_cnn"
+    assert described["network"]["name"] == "reuselib.testing.tiny.tiny_cnn"
     assert described["outputs"] == ["8"]
     smooth = ModuleTask(
         network=partial(tiny_cnn, num_labels=2), criterion=nn.CrossEntropyLoss(label_smoothing=0.1)

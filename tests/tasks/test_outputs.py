@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from transformers import BertConfig
 
 from reuselib.errors import SourceError
@@ -36,3 +37,17 @@ def test_another_order_is_an_error():
     with pytest.raises(SourceError, match="another order") as caught:
         outputs.describes_others(config("B", "A"), ("a", "b"))
     assert caught.value.fix == "set `labels: [b, a]` in the task"
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        ("single_label", ["b", "a"]),
+        ("multi_label", [("b",), ("a", "b")]),
+        ("regression", [-1.0, 2.0, 3.0, 1.0]),
+    ],
+)
+def test_logits_are_told_in_the_tasks_own_terms(problem, said):
+    logits = torch.tensor([[-1.0, 2.0], [3.0, 1.0]])
+
+    assert outputs.answers(logits, ("a", "b"), problem) == said

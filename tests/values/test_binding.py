@@ -107,7 +107,7 @@ def test_every_kind_of_type_is_read():
         ("{must: 1, words: a}", "words: expected a list (each a string); got 'a'. Write `[a]`"),
         ("{must: 1, words: [a, 2]}", "words[1]: expected a string; got 2. Write it in quotes"),
         ("{must: 1, pair: [1]}", "pair: expected a list of 2: a number, a number; got a list of 1"),
-        ("{must: 1, either: x}", "either: expected an integer or a list, each an integer; got 'x'"),
+        ("{must: 1, either: x}", "either: expected an integer or a list (each an integer); got 'x'"),
         ("{must: 1, table: [1]}", "table: expected a mapping; got a list of 1"),
         ("{must: 1, inner: 3}", "inner: expected a mapping, such as `{epochs: 3}`; got 3"),
         ("{must: 1, inner: {mode: fp23}}", "inner.mode: expected `auto` or `fp32`; got 'fp23'. Did you mean `fp32`?"),

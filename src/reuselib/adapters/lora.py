@@ -94,7 +94,7 @@ class LoRA(Adapter):
             raise IncompatibleStep(
                 f"target_modules={list(chosen)} matches nothing but the head",
                 expected="layers of the backbone, such as `op:Linear`",
-                fix="name other layers in target_modules; `reuselib check` lists the network's parts",
+                fix="name other layers in target_modules, or leave it out for every linear layer",
             )
         return targets
 

@@ -52,6 +52,7 @@ def show(plan: Plan, rehearsals: Sequence[Rehearsal]) -> None:
     if done:
         console.print(f"in the store already: the first {done} of {len(plan.steps)} steps")
     console.print(
-        "times are for the adapters alone, on this machine; measuring and saving come on top"
+        "times are for the adapters alone, on this machine; measuring and saving come on top",
+        soft_wrap=True,
     )
     console.print("nothing was kept; this recipe can run")

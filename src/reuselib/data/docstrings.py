@@ -22,7 +22,7 @@ from importlib.machinery import PathFinder
 from importlib.metadata import version
 from pathlib import Path
 
-from reuselib.data.cache import cache_folder
+from reuselib.places import cache_folder
 
 PACKAGES = (
     "accelerate",

@@ -40,7 +40,8 @@ def card(manifest: Manifest, figures: Figures, root: str) -> str:
         f"# {manifest.name}",
         "",
         f"Begun with `{root}`, made from `{base.uri}` by reuselib's `{definition.adapter}`. "
-        "This page is a view; the record is `lineage/manifest.json`, and `reuselib verify .` checks the files against it.",
+        "This page is a view; the record is `lineage/manifest.json`, and `reuselib verify .` checks the "
+        "files against it.",
         "",
         "| what | value |",
         "|---|---|",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from reuselib.adapter import Adapter, ModelRef
 from reuselib.derivation.plan import Plan, identity
 from reuselib.derivation.recording import write_record
-from reuselib.errors import StoreError
+from reuselib.errors import StoreError, TrainingError
 from reuselib.lineage.chain import history
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.output import check_output, deliver
@@ -64,6 +65,7 @@ def execute(plan: Plan, runtime: Runtime) -> Execution:
     Raises:
         ReuseError: a step failed; the children before it are in the store.
     """
+    _refuse_many_processes()
     children = [
         Child(adapter, folder, Manifest.read(folder), reused=True)
         for adapter, folder in zip(plan.steps, plan.finished(), strict=False)
@@ -79,6 +81,16 @@ def execute(plan: Plan, runtime: Runtime) -> Execution:
     if runtime.output is not None and not _holds(runtime.output, last.manifest):
         deliver(last.folder, runtime.output, overwrite=runtime.overwrite)
     return Execution(plan, tuple(children), runtime.output, opened)
+
+
+def _refuse_many_processes() -> None:
+    num_processes = int(os.environ.get("WORLD_SIZE") or 1)
+    if num_processes > 1:
+        raise TrainingError(
+            f"this run was launched in {num_processes} processes, which would write the same child at once",
+            expected="one process, which uses all cores of the machine",
+            fix="call `reuselib run` without a launcher",
+        )
 
 
 def _holds(output: Path, manifest: Manifest) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ class Plan:
         inputs: Json = {
             "derivation": 1,
             "parent": list(parent),
-            "adapter": adapter.describe(),
+            "adapter": with_references(adapter, _nameless).describe(),
             "task": self.task.describe(),
             "data": self.splits.digest if self.splits else None,
             "seed": self.seed,
@@ -105,10 +105,11 @@ def plan(
     place = Store.default(store)
     pinned = resolve(reference(base, task, place), place)
     check_order(steps, form_of(pinned.manifest))
+    _refuse_code_in_children(pinned, steps)
     splits = data.load() if isinstance(data, Data) else data
     return Plan(
         base=pinned,
-        steps=tuple(_pin_references(adapter, place) for adapter in steps),
+        steps=tuple(with_references(each, lambda ref: resolve(ref, place).ref) for each in steps),
         task=task.pin(splits) if splits is not None else task,
         splits=splits,
         data=data.pin(splits) if isinstance(data, Data) and splits is not None else None,
@@ -149,28 +150,39 @@ def identity(manifest: Manifest) -> tuple[str, ...]:
 def references(adapter: Adapter) -> tuple[ModelRef, ...]:
     """The other models that an adapter's fields name, in order."""
     found: list[ModelRef] = []
-    for entry in fields(adapter):  # type: ignore[arg-type]
-        value = getattr(adapter, entry.name)
-        items = value if isinstance(value, tuple) else (value,)
-        found.extend(item for item in items if isinstance(item, ModelRef))
+
+    def note(ref: ModelRef) -> ModelRef:
+        found.append(ref)
+        return ref
+
+    with_references(adapter, note)
     return tuple(found)
 
 
-def _pin_references(adapter: Adapter, store: Store) -> Adapter:
-    changed: Mapping[str, object] = {
-        entry.name: _pinned_value(getattr(adapter, entry.name), store)
-        for entry in fields(adapter)  # type: ignore[arg-type]
-        if _holds_reference(getattr(adapter, entry.name))
-    }
+def with_references(adapter: Adapter, change: Callable[[ModelRef], ModelRef]) -> Adapter:
+    """The adapter with every `ModelRef` in its fields, alone or in a tuple, changed."""
+    changed: dict[str, object] = {}
+    for entry in fields(adapter):  # type: ignore[arg-type]
+        value = getattr(adapter, entry.name)
+        if isinstance(value, ModelRef):
+            changed[entry.name] = change(value)
+        elif isinstance(value, tuple) and any(isinstance(item, ModelRef) for item in value):
+            changed[entry.name] = tuple(map(change, value))
     return replace(adapter, **changed) if changed else adapter  # type: ignore[type-var]
 
 
-def _holds_reference(value: object) -> bool:
-    items = value if isinstance(value, tuple) else (value,)
-    return any(isinstance(item, ModelRef) for item in items)
+def _nameless(ref: ModelRef) -> ModelRef:
+    """What a model is, wherever it lies: the same bytes under another name make the same child."""
+    return ModelRef("", digest=ref.digest)
 
 
-def _pinned_value(value: object, store: Store) -> object:
-    if isinstance(value, tuple):
-        return tuple(_pinned_value(item, store) for item in value)
-    return resolve(value, store).ref if isinstance(value, ModelRef) else value
+def _refuse_code_in_children(base: Pinned, steps: Sequence[Adapter]) -> None:
+    """A child holds data only, so a network whose class is code of its own could not be opened again."""
+    index = next((at for at, step in enumerate(steps) if step.whole), None)
+    if index is not None and base.ref.trust_remote_code and any(base.folder.glob("*.py")):
+        raise IncompatibleStep(
+            f"steps[{index}]: '{steps[index].kind}' would write a whole model, but {base.ref.source} needs code from "
+            "its own repository, and nothing in a child's folder is ever executed",
+            expected="a network that is part of transformers, or steps that leave an adapter only",
+            fix="end the recipe with `lora`",
+        )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from reuselib.adapter import Adapter, Finding, Json, Weights
 from reuselib.errors import IntegrityError, SourceError
 from reuselib.lineage.inventory import take_inventory
+from reuselib.lineage.manifest import Manifest
 from reuselib.lineage.tensors import Tensors
 from reuselib.model.opening import read_manifest, recorded_adapter
 from reuselib.model.weights import own_weights, parent_weights
@@ -41,7 +42,14 @@ def prove(folder: Path, store: Store) -> tuple[Finding, ...]:
         SourceError: a parent is not at hand.
     """
     case = claims(folder, store)
-    return tuple(case.check(case.child))
+    recorded = Manifest.read(folder).digests
+    # what was trained is free to differ from the parent, but not from the record
+    own = Finding(
+        "the child's files are those that its manifest records",
+        take_inventory(folder).digests == recorded,
+        f"dirHash {recorded.dir_hash}",
+    )
+    return (own, *case.check(case.child))
 
 
 def claims(folder: Path, store: Store) -> Claims:

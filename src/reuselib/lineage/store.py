@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,22 +19,10 @@ from reuselib.lineage.disk import explain, no_room, sync, sync_tree, write_file,
 from reuselib.lineage.manifest import MANIFEST
 from reuselib.lineage.output import deliver
 from reuselib.lineage.scratch import scratch, sweep
+from reuselib.places import cache_folder
 
 MIN_PREFIX = 8
 """Digits by which a child may be named, if they are unique."""
-
-
-def cache_folder() -> Path:
-    """Where things that can be made again are kept for this user: `REUSELIB_CACHE`, or the platform's place."""
-    if chosen := os.environ.get("REUSELIB_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        place = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        place = Path.home() / "Library" / "Caches"
-    else:
-        place = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(place) / "reuselib"
 
 
 @dataclass(frozen=True)

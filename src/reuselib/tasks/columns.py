@@ -27,7 +27,9 @@ def column(rows: Rows, name: str) -> list[Any]:
 
 def has_column(rows: Rows, name: str) -> bool:
     """Whether there is such a column; rows to predict on have no targets."""
-    return name in (rows.column_names if is_dataset(rows) else rows[0]) if len(rows) else False
+    if is_dataset(rows):
+        return name in rows.column_names
+    return name in next(iter(rows.encoded() if isinstance(rows, LazyRows) else rows), ())
 
 
 def named_splits(splits: Splits) -> Iterator[tuple[str, Rows]]:

@@ -38,7 +38,8 @@ class EarlyStopping:
 
 @dataclass(frozen=True, kw_only=True)
 class FitPlan:
-    """How to train. The same plan gives the same weights on a CPU, whatever the number of processes."""
+    """How to train. On a CPU the same plan gives the same weights, and without dropout also whatever the number of
+    processes (each draws masks of its own)."""
 
     epochs: int = 3
     max_steps: int | None = None

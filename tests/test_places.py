@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reuselib.data.cache import cache_folder
+from reuselib.places import cache_folder
 
 
 def test_the_environment_decides(tmp_path, monkeypatch):
