@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -122,6 +123,36 @@ print(made.children[0].manifest.digests)
         )
 
         assert done.stdout.strip() == str(chain.lora.manifest.digests)
+
+    @pytest.mark.parametrize("step", [1, 3])
+    def test_a_killed_run_leaves_whole_children_and_is_done_again(self, chain, tmp_path, step):
+        """SIGKILL, in the middle of the first training or of the second: nothing can be tidied up after it."""
+        store = tmp_path / "store"
+        code = f"""
+import os, signal
+from pathlib import Path
+from chains import LORA, MERGE, TUNE, text_rows
+from reuselib import Runtime, TextClassification, derive
+def report(progress):
+    if progress.phase.startswith("[{step}/3]"):
+        os.kill(os.getpid(), signal.SIGKILL)
+derive(Path({str(chain.base)!r}), [LORA, MERGE, TUNE], task=TextClassification(), data=text_rows(),
+       runtime=Runtime(store=Path({str(store)!r}), report=report))
+"""
+        environment = {**os.environ, "PYTHONPATH": TESTS}
+        killed = subprocess.run([sys.executable, "-c", code], check=False, env=environment)
+
+        assert killed.returncode == -signal.SIGKILL
+        left = sorted((store / "models").glob("*")) if (store / "models").exists() else []
+        assert len(left) == step - 1
+        assert all(verify(folder).ok for folder in left)
+        again = execute(chain.plan(store=store), Runtime())
+        assert [child.reused for child in again.children] == [True] * (step - 1) + [False] * (
+            4 - step
+        )
+        assert [c.manifest.digests for c in again.children] == [
+            c.manifest.digests for c in chain.execution.children
+        ]
 
     def test_a_child_that_is_only_half_there_is_computed_anew(self, chain, tmp_path):
         store = chain.copied_store(tmp_path)

@@ -13,8 +13,8 @@ import pytest
 from lineage.folders import CHILD_ID
 from reuselib.errors import StoreError
 from reuselib.lineage.store import Store
-from reuselib.places import cache_folder
 from reuselib.lineage.verify import verify
+from reuselib.places import cache_folder
 
 OTHER_ID = "c0ffee" + "1" * 58
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from dataclasses import asdict, dataclass
 
 from reuselib import catalog
@@ -68,7 +69,7 @@ def show_one(cls: type) -> None:
     from reuselib.values.binding import describe, field_types
 
     console = Console(highlight=False)
-    console.print((cls.__doc__ or "").strip(), markup=False)
+    console.print(inspect.cleandoc(cls.__doc__ or ""), markup=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("key", "takes", "default", "meaning"):
         table.add_column(heading)

@@ -38,8 +38,11 @@ class EarlyStopping:
 
 @dataclass(frozen=True, kw_only=True)
 class FitPlan:
-    """How to train. On a CPU the same plan gives the same weights, and without dropout also whatever the number of
-    processes (each draws masks of its own)."""
+    """How to train.
+
+    On a CPU the same plan gives the same weights; without dropout also whatever the number of processes, each of which
+    draws masks of its own.
+    """
 
     epochs: int = 3
     max_steps: int | None = None
