@@ -216,7 +216,7 @@ def test_a_gpt2_whose_layers_are_kept_transposed_is_folded_in_and_proven(tmp_pat
 
     findings = prove(child.folder, Store(tmp_path / "store"))
 
-    assert len(findings) == 4
+    assert len(findings) == 5
     assert all(finding.holds for finding in findings), findings
 
 

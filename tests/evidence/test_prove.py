@@ -50,8 +50,9 @@ def test_a_changed_frozen_tensor_is_found_and_named(chain, store, tmp_path):
     tensors[name][0, 0] += 1e-3
     save_file(tensors, folder / "model.safetensors")
 
-    [failure] = failures(prove(folder, store))
+    changed, failure = failures(prove(folder, store))
 
+    assert "its manifest records" in changed.claim
     assert failure.tensor == name
     assert "frozen" in failure.claim
 
@@ -63,10 +64,24 @@ def test_a_changed_target_of_a_merge_is_found_and_named(chain, store, tmp_path):
     tensors[name][0, 0] += 1e-3
     save_file(tensors, folder / "model.safetensors")
 
-    [failure] = failures(prove(folder, store))
+    _, failure = failures(prove(folder, store))
 
     assert failure.tensor == name
     assert "scale x B x A" in failure.claim
+
+
+def test_a_changed_tensor_that_was_trained_is_found_by_the_childs_own_record(
+    chain, store, tmp_path
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(chain.tuned.folder, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.weight"][0, 0] += 1e-3
+    save_file(tensors, folder / "model.safetensors")
+
+    [failure] = failures(prove(folder, store))
+
+    assert "its manifest records" in failure.claim
 
 
 def test_a_merge_is_proven_against_the_adapter_with_its_base(chain, store):
