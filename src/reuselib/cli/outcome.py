@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Json
@@ -92,9 +95,15 @@ def _next(execution: Execution) -> list[str]:
     quoted = f"'{folder}'" if " " in str(folder) else folder
     return [
         f"model:   {folder}",
-        f"verify:  reuselib verify {quoted}",
-        f"lineage: reuselib show {quoted}",
+        f"verify:  {_program()} verify {quoted}",
+        f"lineage: {_program()} show {quoted}",
     ]
+
+
+def _program() -> str:
+    """How this program can be called again: by its path if that is how it was called and the name is not found."""
+    called = Path(sys.argv[0])
+    return "reuselib" if called.name != "reuselib" or shutil.which("reuselib") else str(called)
 
 
 def _figures(child: Child) -> Figures:
