@@ -100,22 +100,11 @@ def _holds(output: Path, manifest: Manifest) -> bool:
 
 def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child], Opened]:
     """Compute the steps after those that are done."""
-    from reuselib.derivation.session import Encoded, Session
-    from reuselib.training.seeds import seeded
+    from reuselib.derivation.session import begin
 
     parent = _as_parent(done[-1]) if done else plan.base
-    trusted = plan.base.ref.trust_remote_code
-    with seeded(plan.seed):
-        opened = open_network(parent.folder, plan.task, plan.store, trust_remote_code=trusted)
-    session = Session(
-        task=plan.task,
-        rows=plan.splits,
-        encoded=Encoded(plan.task, opened.processor),
-        seed=plan.seed,
-        store=plan.store,
-        trackers=runtime.trackers,
-        logging_dir=runtime.logging_dir,
-    )
+    opened, session = begin(plan, parent.folder)
+    session = replace(session, trackers=runtime.trackers, logging_dir=runtime.logging_dir)
     made: list[Child] = []
     for index in range(len(done), len(plan.steps)):
         adapter = plan.steps[index]

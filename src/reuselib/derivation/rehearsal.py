@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter
-from reuselib.model.opening import open_network
 from reuselib.progress import Progress, Report
 from reuselib.training.plan import FitPlan
 
@@ -44,19 +43,11 @@ def rehearse(plan: Plan, report: Report | None = None) -> tuple[Rehearsal, ...]:
     Raises:
         ReuseError: what `derive` would raise, at the latest when training begins.
     """
-    from reuselib.derivation.session import Encoded, Session
+    from reuselib.derivation.session import begin
     from reuselib.training.seeds import seeded
 
-    trusted = plan.base.ref.trust_remote_code
-    with seeded(plan.seed):
-        opened = open_network(plan.base.folder, plan.task, plan.store, trust_remote_code=trusted)
-    session = Session(
-        task=plan.task,
-        rows=plan.splits,
-        encoded=Encoded(plan.task, opened.processor),
-        seed=plan.seed,
-        store=plan.store,
-    ).with_fresh(opened.fresh)
+    opened, session = begin(plan, plan.base.folder)
+    session = session.with_fresh(opened.fresh)
     module, found = opened.module, []
     for index, adapter in enumerate(plan.steps):
         label = f"[{index + 1}/{len(plan.steps)}] {adapter.kind}: trying"

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from reuselib.data import Splits
+    from reuselib.derivation.plan import Plan
     from reuselib.lineage.store import Store
+    from reuselib.model.opening import Opened
     from reuselib.task import Batch, Examples, Processor, Rows, Task
     from reuselib.training.plan import FitPlan, ParameterGroup
 
@@ -35,6 +37,24 @@ class Encoded:
         if id(rows) not in self.done:
             self.done[id(rows)] = (rows, self.task.encode(rows, self.processor))
         return self.done[id(rows)][1]
+
+
+def begin(plan: Plan, folder: Path) -> tuple[Opened, Session]:
+    """Open the model in `folder` as the plan says, and a session over the plan's rows."""
+    from reuselib.model.opening import open_network
+    from reuselib.training.seeds import seeded
+
+    trusted = plan.base.ref.trust_remote_code
+    with seeded(plan.seed):
+        opened = open_network(folder, plan.task, plan.store, trust_remote_code=trusted)
+    session = Session(
+        task=plan.task,
+        rows=plan.splits,
+        encoded=Encoded(plan.task, opened.processor),
+        seed=plan.seed,
+        store=plan.store,
+    )
+    return opened, session
 
 
 @dataclass(frozen=True, kw_only=True)
