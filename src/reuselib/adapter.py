@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from reuselib.data import Splits
     from reuselib.task import Batch, Task
+    from reuselib.training.lessons import Lesson
     from reuselib.training.plan import FitPlan, ParameterGroup
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -27,8 +28,20 @@ Objective: TypeAlias = "Callable[[nn.Module, Batch], Tensor]"
 """Maps a module and a batch to the loss *summed* over the batch's targets: a scalar, to be divided by their number."""
 
 
+Attach: TypeAlias = "Callable[[Sequence[int]], Batch]"
+"""Tensors to add to a batch, for the training rows (by index) that it is made of, such as a teacher's outputs."""
+
 Weights: TypeAlias = "Mapping[str, Tensor]"
 """Tensors by name; may read each from disk only when it is asked for."""
+
+
+WAY_OUT: Mapping[str, str] = {
+    "adapter": "put a `merge` step before it",
+    "sparse": "put it before `sparsify`",
+    "quantized": "put it before `quantize`",
+    "quantized-adapter": "put it before `quantize`",
+}
+"""By form of the model before a step: what to do if the step cannot follow it."""
 
 
 def as_json(value: object) -> Json:
@@ -84,6 +97,8 @@ class Adapted:
     """The module to keep: the one it was given, or a new one."""
     structure: Json = None
     """What `rebuild` and `prove` need besides the adapter's fields, as plain JSON."""
+    stock: bool = False
+    """Whether the network's own configuration says the new structure, so that the child is opened like any base."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     """Figures worth recording, such as the final training loss."""
 
@@ -111,6 +126,11 @@ class Run(Protocol):
         ...
 
     @property
+    def form(self) -> str:
+        """Form of the model before this step, see `Adapter.follow`."""
+        ...
+
+    @property
     def fresh(self) -> frozenset[str]:
         """Names of the tensors that the parent's checkpoint did not hold, such as those of a new head."""
         ...
@@ -122,16 +142,31 @@ class Run(Protocol):
         *,
         groups: Sequence[ParameterGroup] = (),
         objective: Objective | None = None,
+        attach: Attach | None = None,
     ) -> dict[str, float]:
-        """Train the parameters that require a gradient; return figures such as `train_loss`."""
+        """Train the parameters that require a gradient; return figures such as `train_loss`.
+
+        Args:
+            module: to train, in place.
+            plan: how long and how fast.
+            groups: parameters with a learning rate or a start of their own.
+            objective: replaces the task's loss.
+            attach: what `objective` finds in a batch besides the task's own tensors.
+        """
         ...
 
     def evaluate(self, module: nn.Module, split: str = "test") -> dict[str, float]:
         """The task's metrics over one split."""
         ...
 
-    def calibrate(self, module: nn.Module, num_batches: int) -> None:
-        """Run `num_batches` batches of training rows through the module, without gradients."""
+    def batches(
+        self, num_rows: int, *, split: str = "train", batch_size: int = 32
+    ) -> Sequence[Batch]:
+        """The first `num_rows` rows of a split with their targets, to calibrate with; rows of like length together.
+
+        Raises:
+            DataError: the recipe names no data, or the split has fewer rows.
+        """
         ...
 
     def logits(self, module: nn.Module, num_rows: int) -> Tensor:
@@ -143,7 +178,30 @@ class Run(Protocol):
         ...
 
     def load(self, ref: ModelRef) -> nn.Module:
-        """Another model of the same task, such as a teacher. Recorded as a parent by its digests."""
+        """Another model of the same task. Recorded as a parent by its digests."""
+        ...
+
+    def origin(self) -> nn.Module:
+        """The model that the chain had before it was compressed; that before this step if it was not.
+
+        Only for an adapter that `uses_origin`, which makes it a parent of the child.
+
+        Raises:
+            SourceError: it is not at hand.
+        """
+        ...
+
+    def teach(self, teachers: Sequence[ModelRef], lesson: Lesson, plan: FitPlan) -> Attach:
+        """What teachers say about the rows that `fit` trains on with `plan`, computed once and kept on disk.
+
+        Args:
+            teachers: models of the same task, averaged if there are several; none: `origin`.
+            lesson: what to keep of their outputs.
+            plan: how the training will be; early stopping may hold out rows.
+
+        Raises:
+            IncompatibleStep: a teacher has other labels or another vocabulary.
+        """
         ...
 
 
@@ -156,6 +214,14 @@ class Adapter(ABC):
     """How the child relates to its parent: finetune, adapter, merge, prune, quantize, distill or convert."""
     whole: ClassVar[bool] = True
     """Whether a child folder holds every weight. If not, `save` and `load` say what it holds."""
+    roles: ClassVar[Mapping[str, str]] = {}
+    """What the models that a field names are to the child: `teacher`, `merge-source` or `student-init` (the default),
+    by field."""
+
+    @property
+    def uses_origin(self) -> bool:
+        """Whether `adapt` calls `Run.origin` or has the origin teach, which makes it a parent of the child."""
+        return False
 
     @abstractmethod
     def adapt(self, module: nn.Module, run: Run) -> Adapted:
@@ -172,7 +238,8 @@ class Adapter(ABC):
         """Yield what must hold between the parents' tensors and the child's.
 
         `parents[0]` is the model the step started from; the models that this adapter's `ModelRef` fields name
-        follow, in order. A mapping reads a tensor when it is asked for, so look at one at a time. The parents'
+        follow, in order, and then the origin for an adapter that `uses_origin`. A mapping reads a tensor when it is
+        asked for, so look at one at a time. The parents'
         names are those of the child's network (a new prefix is taken into account), floating-point values are
         cast to the dtype the step worked in, and the tensors of a parent that is not `whole` come with those of
         the model it needs.
@@ -185,6 +252,8 @@ class Adapter(ABC):
     def follow(self, form: str) -> str:
         """The form of the child, given the parent's; both `dense` unless an adapter says otherwise.
 
+        `dense`: floating-point weights; `sparse`: the same with zeros that training keeps; `adapter` and
+        `quantized-adapter`: low-rank updates over a dense or a quantized model; `quantized`: integer weights.
         Called for a whole chain before anything runs.
 
         Raises:
@@ -194,9 +263,7 @@ class Adapter(ABC):
             raise IncompatibleStep(
                 f"'{self.kind}' changes weights in place, but the model before it is of form '{form}'",
                 expected="a dense model",
-                fix="put a `merge` step before it"
-                if form == "adapter"
-                else "change the order of the steps",
+                fix=WAY_OUT.get(form, "change the order of the steps"),
             )
         return "dense"
 

@@ -41,7 +41,7 @@ class Teach(Adapter):
 
 
 def first_id(settled):
-    return settled.id(settled.steps[0], identity(settled.base.manifest))
+    return settled.id(settled.steps[0], settled.base)
 
 
 class TestId:
@@ -86,7 +86,7 @@ from chains import LORA, text_rows
 from reuselib.derivation.plan import identity, plan
 from reuselib.tasks.text_classification import TextClassification
 made = plan(Path({str(chain.base)!r}), LORA, task=TextClassification(), data=text_rows(), store=Path({str(chain.store)!r}))
-print(made.id(made.steps[0], identity(made.base.manifest)))
+print(made.id(made.steps[0], made.base))
 """
         environment = {"PYTHONHASHSEED": "12", "PYTHONPATH": TESTS, "PATH": ""}
         done = subprocess.run(
@@ -109,7 +109,7 @@ def test_another_name_of_the_same_model_is_the_same_child(chain, tmp_path):
     ids = {
         chain.plan((Merge(models=(ModelRef(str(tmp_path / name)),)),), base=base).id(
             chain.plan((Merge(models=(ModelRef(str(tmp_path / name)),)),), base=base).steps[0],
-            ["a"],
+            chain.plan(LORA, base=base).base,
         )
         for name in ("one", "other")
     }
@@ -166,7 +166,10 @@ class TestInputs:
             teacher=ModelRef("./one", digest=digests[0]),
             others=(ModelRef("./two", digest=digests[1]),),
         )
-        assert references(pinned) == (pinned.teacher, *pinned.others)
+        assert references(pinned) == (
+            ("student-init", pinned.teacher),
+            ("student-init", pinned.others[0]),
+        )
 
     def test_an_adapter_without_references_is_kept_as_it_is(self, chain):
         assert chain.plan((LORA,)).steps[0] is LORA

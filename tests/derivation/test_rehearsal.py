@@ -2,21 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from reuselib.derivation.rehearsal import estimate, num_optimizer_steps
-from reuselib.training.plan import FitPlan
-
-
-@pytest.mark.parametrize(
-    ("plan", "num_rows", "expected"),
-    [
-        (FitPlan(epochs=2, batch_size=8), 16, 4),
-        (FitPlan(epochs=2, batch_size=8), 17, 6),
-        (FitPlan(epochs=2, batch_size=8, max_steps=3), 17, 3),
-        (FitPlan(epochs=1, batch_size=8, max_steps=30), 17, 3),
-    ],
-)
-def test_optimizer_steps_are_counted_with_the_short_last_batch(plan, num_rows, expected):
-    assert num_optimizer_steps(plan, num_rows) == expected
+from reuselib.derivation.rehearsal import estimate
 
 
 def test_the_first_step_is_not_taken_for_typical():

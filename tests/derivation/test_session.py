@@ -97,21 +97,19 @@ def test_an_example_is_inputs_without_targets(session, opened):
     assert opened.module(**batch).logits.shape == (2, 2)
 
 
-def test_calibration_shows_training_rows_in_batches_without_learning(session, opened):
-    seen = []
-    handle = opened.module.register_forward_hook(
-        lambda module, args, kwargs, output: seen.append(
-            (len(kwargs["input_ids"]), torch.is_grad_enabled())
-        ),
-        with_kwargs=True,
-    )
-    before = {name: value.clone() for name, value in opened.module.state_dict().items()}
+class TestBatches:
+    def test_they_are_the_first_rows_with_targets_sorted_by_length(self, session, chain):
+        batches = session.batches(20, batch_size=8)
 
-    session.calibrate(opened.module, 1)
-    handle.remove()
+        assert [len(batch["labels"]) for batch in batches] == [8, 8, 4]
+        lengths = [batch["attention_mask"].sum(1) for batch in batches]
+        assert torch.cat(lengths).equal(torch.cat(lengths).sort().values)
+        wanted = session.encoded.of(chain.rows.train)[:20]
+        assert torch.cat(lengths).tolist() == sorted(len(each["input_ids"]) for each in wanted)
 
-    assert seen == [(32, False)]
-    assert all(value.equal(before[name]) for name, value in opened.module.state_dict().items())
+    def test_more_rows_than_there_are_is_an_error(self, session):
+        with pytest.raises(DataError, match=r"10000 rows of the train split .* has \d+"):
+            session.batches(10000)
 
 
 class TestFit:

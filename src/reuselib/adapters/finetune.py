@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights
 from reuselib.errors import IncompatibleStep
 from reuselib.measure.claims import bit_equal, same_bits, same_shapes
+from reuselib.training import checks
 from reuselib.training.plan import FitPlan, ParameterGroup
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ class FineTune(Adapter):
         if self.unfreeze_every is not None and self.unfreeze_every < 1:
             raise ValueError(f"unfreeze_every must be at least 1 epoch, got {self.unfreeze_every}")
 
+    def follow(self, form: str) -> str:
+        """See `Adapter.follow`; the zeros of a sparse model stay."""
+        return form if form == "sparse" else super().follow(form)
+
     def adapt(self, module: nn.Module, run: Run) -> Adapted:
         """Train in place."""
         from reuselib.network.parts import parts
@@ -53,14 +58,17 @@ class FineTune(Adapter):
         _refuse_untrained(run.fresh, trained, self.train)
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in trained)
-        groups = self._groups(parts(module, head), trained)
+        num_epochs = checks.num_epochs(self.fit, len(run.splits.train))
+        groups = self._groups(parts(module, head), trained, num_epochs)
         before = {name: buffer.clone() for name, buffer in module.named_buffers()}
         metrics = run.fit(module, self.fit, groups=groups)
         moved = [name for name, buffer in module.named_buffers() if not buffer.equal(before[name])]
         structure: Json = {"trained": sorted(trained), "statistics": sorted(moved)}
         return Adapted(module, structure=structure, metrics=metrics)
 
-    def _groups(self, network: Parts, trained: frozenset[str]) -> tuple[ParameterGroup, ...]:
+    def _groups(
+        self, network: Parts, trained: frozenset[str], num_epochs: int
+    ) -> tuple[ParameterGroup, ...]:
         """One group a level, from the top (head and what follows the blocks) down to the stem."""
         if self.layerwise_decay is None and self.unfreeze_every is None:
             return ()
@@ -73,11 +81,11 @@ class FineTune(Adapter):
                 expected="a network with blocks, of which more than one level is trained",
                 fix="leave both options out, or select more in `train`",
             )
-        if self.unfreeze_every and (len(levels) - 1) * self.unfreeze_every >= self.fit.epochs:
-            reached = 1 + (self.fit.epochs - 1) // self.unfreeze_every
+        if self.unfreeze_every and (len(levels) - 1) * self.unfreeze_every >= num_epochs:
+            reached = 1 + (num_epochs - 1) // self.unfreeze_every
             raise IncompatibleStep(
                 f"unfreeze_every={self.unfreeze_every} reaches {reached} of the {len(levels)} levels that `train` "
-                f"selects within {self.fit.epochs} epochs; the rest would never learn",
+                f"selects within {num_epochs} epochs; the rest would never learn",
                 expected=f"at least {(len(levels) - 1) * self.unfreeze_every + 1} epochs",
                 fix="raise fit.epochs, lower unfreeze_every, or name fewer blocks in `train`",
             )

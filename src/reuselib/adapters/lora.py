@@ -62,6 +62,14 @@ class LoRA(Adapter):
 
     def follow(self, form: str) -> str:
         """See `Adapter.follow`."""
+        if form == "sparse":
+            raise IncompatibleStep(
+                "a low-rank update is dense: merged into a sparse model it would fill the zeros",
+                expected="a dense or a quantized model",
+                fix="put `lora` and `merge` before `sparsify`; `finetune` and `distill` keep the zeros",
+            )
+        if form == "quantized":
+            return "quantized-adapter"
         super().follow(form)
         return "adapter"
 

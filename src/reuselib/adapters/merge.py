@@ -34,6 +34,7 @@ class Merge(Adapter):
 
     kind: ClassVar[str] = "merge"
     relation: ClassVar[str] = "merge"
+    roles: ClassVar[Mapping[str, str]] = {"models": "merge-source"}
 
     models: tuple[ModelRef, ...] = ()
     """Models to average with the one before this step. Empty: fold the LoRA adapter in."""
@@ -65,6 +66,13 @@ class Merge(Adapter):
         """See `Adapter.follow`."""
         if self.models:
             return super().follow(form)
+        if form == "quantized-adapter":
+            raise IncompatibleStep(
+                "`merge` would have to fold the LoRA update into integer weights, which cannot hold it: "
+                "the sum would be rounded to the grid again, and the outputs would shift",
+                expected="a LoRA adapter over floating-point weights",
+                fix="keep the adapter as it is, or put `lora` and `merge` before `quantize`",
+            )
         if form != "adapter":
             raise IncompatibleStep(
                 f"`merge` folds a LoRA adapter into its base, but the model before it is of form '{form}'",

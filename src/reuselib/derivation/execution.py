@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reuselib.adapter import Adapter, ModelRef
-from reuselib.derivation.plan import Plan, identity
+from reuselib.adapter import Adapter
+from reuselib.derivation.origin import find_origin
+from reuselib.derivation.plan import Plan, as_parent, identity
 from reuselib.derivation.recording import write_record
+from reuselib.derivation.teacher import Teacher
 from reuselib.errors import StoreError, TrainingError
-from reuselib.lineage.chain import history
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.output import check_output, deliver
 from reuselib.lineage.verify import verify
@@ -55,7 +56,7 @@ class Execution:
         opened = self.opened or open_network(
             last.folder, plan.task, plan.store, trust_remote_code=trusted
         )
-        ref = replace(_as_parent(last).ref, trust_remote_code=trusted)
+        ref = replace(as_parent(last.folder, last.manifest).ref, trust_remote_code=trusted)
         return Model(opened.module, opened.processor, plan.task, last.manifest, last.folder, ref)
 
 
@@ -102,7 +103,7 @@ def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child],
     """Compute the steps after those that are done."""
     from reuselib.derivation.session import begin
 
-    parent = _as_parent(done[-1]) if done else plan.base
+    parent = as_parent(done[-1].folder, done[-1].manifest) if done else plan.base
     opened, session = begin(plan, parent.folder)
     session = replace(session, trackers=runtime.trackers, logging_dir=runtime.logging_dir)
     made: list[Child] = []
@@ -113,7 +114,7 @@ def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child],
             plan, adapter, parent, opened, replace(session, report=report, settled={})
         )
         made.append(child)
-        parent = _as_parent(child)
+        parent = as_parent(child.folder, child.manifest)
     return made, opened
 
 
@@ -123,10 +124,12 @@ def _step(
     """Compute one child in a temporary folder, which becomes the child only when it is complete."""
     from reuselib.derivation.step import perform
 
-    parent_identity = identity(parent.manifest)
-    derivation_id = plan.id(adapter, parent_identity)
+    derivation_id = plan.id(adapter, parent)
+    session = replace(session, origin_teacher=_origin(plan, adapter, parent), form=opened.form)
     with plan.store.fill(derivation_id) as growing:
-        outcome = perform(adapter, opened, session, identity=parent_identity, folder=growing)
+        outcome = perform(
+            adapter, opened, session, identity=identity(parent.manifest), folder=growing
+        )
         write_record(plan, adapter, parent, outcome, growing)
     folder = plan.store.find(derivation_id)
     if folder is None:
@@ -140,15 +143,15 @@ def _step(
     return Child(adapter, folder, manifest, reused=False), outcome.opened
 
 
-def _as_parent(child: Child) -> Pinned:
-    """A child of ours as the base of the next step."""
-    digests, derivation_id = child.manifest.digests, child.manifest.derivation_id
-    return Pinned(
-        ModelRef(f"store:{derivation_id}", digest=digests.dir_hash),
-        child.folder,
-        f"urn:reuselib:model:{derivation_id}",
-        child.manifest,
-        history(child.folder),
+def _origin(plan: Plan, adapter: Adapter, parent: Pinned) -> Teacher | None:
+    """What `Run.origin` gives, opened when it is asked for."""
+    if not adapter.uses_origin:
+        return None
+    found = find_origin(parent, plan.store)
+    trusted = plan.base.ref.trust_remote_code
+    return Teacher(
+        identity(found.manifest),
+        lambda: open_network(found.folder, plan.task, plan.store, trust_remote_code=trusted),
     )
 
 

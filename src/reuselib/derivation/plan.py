@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter, Json, ModelRef
+from reuselib.derivation.origin import origin
 from reuselib.errors import IncompatibleStep, Problem, RecipeError, StoreError
 from reuselib.lineage import canonical
+from reuselib.lineage.chain import history
 from reuselib.lineage.manifest import Manifest
 from reuselib.lineage.store import Store
 from reuselib.lineage.verify import verify
@@ -37,19 +39,22 @@ class Plan:
     seed: int
     store: Store
 
-    def id(self, adapter: Adapter, parent: Sequence[str]) -> str:
-        """Derivation id of the child that `adapter` makes of the model with that `identity`: 64 hex digits.
+    def id(self, adapter: Adapter, parent: Pinned) -> str:
+        """Derivation id of the child that `adapter` makes of `parent`: 64 hex digits.
 
         It depends on the inputs only, so a child can be looked up before it is computed.
         """
-        inputs: Json = {
+        inputs: dict[str, Json] = {
             "derivation": 1,
-            "parent": list(parent),
+            "parent": list(identity(parent.manifest)),
             "adapter": with_references(adapter, _nameless).describe(),
             "task": self.task.describe(),
             "data": self.splits.digest if self.splits else None,
             "seed": self.seed,
         }
+        if adapter.uses_origin:
+            # the parent's bytes do not say what it was made from
+            inputs["origin"] = list(identity(origin(parent.manifest, parent.history)[0]))
         return hashlib.sha256(canonical.dumps(inputs)).hexdigest()
 
     def finished(self) -> tuple[Path, ...]:
@@ -59,7 +64,7 @@ class Plan:
             StoreError: a child is there, but its bytes do not match its manifest.
         """
         found: list[Path] = []
-        parent = identity(self.base.manifest)
+        parent = self.base
         for adapter in self.steps:
             folder = self.store.find(self.id(adapter, parent))
             if folder is None:
@@ -73,7 +78,7 @@ class Plan:
                     fix=f"remove {folder} and run again; it will be computed anew",
                 )
             found.append(folder)
-            parent = identity(Manifest.read(folder))
+            parent = as_parent(folder, Manifest.read(folder))
         return tuple(found)
 
 
@@ -147,15 +152,24 @@ def identity(manifest: Manifest) -> tuple[str, ...]:
     return (manifest.digests.dir_hash, *(internal.requires if internal else ()))
 
 
-def references(adapter: Adapter) -> tuple[ModelRef, ...]:
-    """The other models that an adapter's fields name, in order."""
-    found: list[ModelRef] = []
+def as_parent(folder: Path, manifest: Manifest) -> Pinned:
+    """A child in the store as the base of the next step."""
+    return Pinned(
+        ModelRef(f"store:{manifest.derivation_id}", digest=manifest.digests.dir_hash),
+        folder,
+        f"urn:reuselib:model:{manifest.derivation_id}",
+        manifest,
+        history(folder),
+    )
 
-    def note(ref: ModelRef) -> ModelRef:
-        found.append(ref)
-        return ref
 
-    with_references(adapter, note)
+def references(adapter: Adapter) -> tuple[tuple[str, ModelRef], ...]:
+    """The other models that an adapter's fields name, in order, each with the role of its field."""
+    found: list[tuple[str, ModelRef]] = []
+    for entry in fields(adapter):  # type: ignore[arg-type]
+        value, role = getattr(adapter, entry.name), adapter.roles.get(entry.name, "student-init")
+        named = value if isinstance(value, tuple) else (value,)
+        found += [(role, each) for each in named if isinstance(each, ModelRef)]
     return tuple(found)
 
 

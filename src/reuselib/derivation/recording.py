@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter, Json, as_json
 from reuselib.derivation.card import card
-from reuselib.derivation.plan import Plan, form_of, identity, references
+from reuselib.derivation.origin import find_origin
+from reuselib.derivation.plan import Plan, form_of, references
 from reuselib.lineage.chain import walk
 from reuselib.lineage.definition import Definition, Internal
 from reuselib.lineage.descriptors import Descriptor, Parent
@@ -31,10 +32,12 @@ def write_record(
     plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome, folder: Path
 ) -> None:
     """Write `lineage/` and the card into a folder that holds the payload."""
-    others = [resolve(ref, plan.store) for ref in references(adapter)]
+    others = [(role, resolve(ref, plan.store)) for role, ref in references(adapter)]
+    if adapter.uses_origin:
+        others.append(("teacher", find_origin(parent, plan.store)))
     figures = _figures(plan, outcome)
     ancestors = dict(parent.history)
-    for other in others:
+    for _, other in others:
         ancestors.update(other.history)
     described = adapter.describe()
     draft = Draft(
@@ -47,7 +50,7 @@ def write_record(
             data=_data(plan),
             seed=plan.seed,
             internal=_internal(plan, adapter, parent, outcome),
-            dependencies=_dependencies(adapter, parent, others, plan.splits),
+            dependencies=_dependencies(parent, others, plan.splits),
         ),
         details=Details(
             versions=versions(),
@@ -77,7 +80,7 @@ def _internal(plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome) ->
     child, settled = outcome.opened, dict(outcome.settled)
     device = str(settled.pop("device", "cpu"))
     return Internal(
-        derivation_id=plan.id(adapter, identity(parent.manifest)),
+        derivation_id=plan.id(adapter, parent),
         form=child.form,
         structure=outcome.structure,
         rebuild=child.rebuild,
@@ -124,12 +127,12 @@ def _parent(name: str, role: str, pinned: Pinned) -> Parent:
 
 
 def _dependencies(
-    adapter: Adapter, parent: Pinned, others: Sequence[Pinned], splits: Splits | None
+    parent: Pinned, others: Sequence[tuple[str, Pinned]], splits: Splits | None
 ) -> tuple[Descriptor, ...]:
     models = [_parent("base", "base", parent)]
-    # what another model is to the child follows from what the adapter does
-    role = {"distill": "teacher", "merge": "merge-source"}.get(adapter.relation, "student-init")
-    models += [_parent(f"{role}-{index + 1}", role, other) for index, other in enumerate(others)]
+    models += [
+        _parent(f"{role}-{index + 1}", role, other) for index, (role, other) in enumerate(others)
+    ]
     found = [entry for model in models for entry in model.descriptors()]
     if splits is not None:
         found.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Sequence
@@ -9,7 +10,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter
+from reuselib.derivation.origin import COMPRESSING
+from reuselib.derivation.teacher import Teacher
 from reuselib.progress import Progress, Report
+from reuselib.training import checks
 from reuselib.training.plan import FitPlan
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
     from reuselib.derivation.plan import Plan
     from reuselib.derivation.session import Session
+    from reuselib.model.opening import Opened
 
 NUM_STEPS = 3
 """Optimizer steps taken of each training; the first one also pays for warming up."""
@@ -47,15 +52,28 @@ def rehearse(plan: Plan, report: Report | None = None) -> tuple[Rehearsal, ...]:
     from reuselib.training.seeds import seeded
 
     opened, session = begin(plan, plan.base.folder)
-    session = session.with_fresh(opened.fresh)
+    session = replace(session, fresh=opened.fresh, form=opened.form)
     module, found = opened.module, []
+    stand_in: Teacher | None = None
     for index, adapter in enumerate(plan.steps):
+        if stand_in is None and any(later.uses_origin for later in plan.steps[index:]):
+            stand_in = _stand_in(adapter, module, opened)
         label = f"[{index + 1}/{len(plan.steps)}] {adapter.kind}: trying"
         with seeded(plan.seed):
-            module, cost = _try(adapter, module, session, _Clock(label, report))
+            module, cost = _try(
+                adapter, module, replace(session, origin_teacher=stand_in), _Clock(label, report)
+            )
         found.append(cost)
-        session = session.with_fresh(frozenset())
+        session = replace(session, fresh=frozenset(), form=adapter.follow(session.form))
     return tuple(found)
+
+
+def _stand_in(adapter: Adapter, module: nn.Module, opened: Opened) -> Teacher | None:
+    """What plays the origin in a rehearsal: a copy of the network as it is before the first compressing step."""
+    if adapter.relation not in COMPRESSING:
+        return None
+    kept = replace(opened, module=copy.deepcopy(module), fresh=frozenset())
+    return Teacher((), lambda: replace(kept, module=copy.deepcopy(kept.module)))
 
 
 def _try(
@@ -68,7 +86,7 @@ def _try(
     module = short.adapt(module, replace(session, report=clock)).module
     spent = time.perf_counter() - started
     learning = [each for each in module.parameters() if each.requires_grad]
-    num_steps = sum(num_optimizer_steps(each, num_rows) for each in plans.values())
+    num_steps = sum(checks.num_steps(each, num_rows) for each in plans.values())
     return module, Rehearsal(
         kind=adapter.kind,
         num_parameters=sum(each.numel() for each in module.parameters()),
@@ -88,12 +106,6 @@ def _shortened(plan: FitPlan) -> FitPlan:
     """Neither early stopping, which would measure, nor more steps than are needed to time one."""
     most = NUM_STEPS if plan.max_steps is None else min(NUM_STEPS, plan.max_steps)
     return replace(plan, max_steps=most, early_stopping=None)
-
-
-def num_optimizer_steps(plan: FitPlan, num_rows: int) -> int:
-    """How many steps the whole training takes, if it is not stopped early."""
-    whole = plan.epochs * -(-num_rows // plan.batch_size)
-    return whole if plan.max_steps is None else min(whole, plan.max_steps)
 
 
 def peak_bytes() -> int:

@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reuselib.adapter import Json, ModelRef, Objective
+from reuselib.adapter import Attach, Json, ModelRef, Objective
+from reuselib.derivation.teacher import Teacher, complete
 from reuselib.errors import DataError, IncompatibleStep
 from reuselib.progress import Report
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from reuselib.lineage.store import Store
     from reuselib.model.opening import Opened
     from reuselib.task import Batch, Examples, Processor, Rows, Task
+    from reuselib.training.lessons import Lesson
     from reuselib.training.plan import FitPlan, ParameterGroup
 
 
@@ -66,7 +68,10 @@ class Session:
     encoded: Encoded
     seed: int
     store: Store
+    form: str = "dense"
     fresh: frozenset[str] = frozenset()
+    origin_teacher: Teacher | None = None
+    """What the chain had before it was compressed, for an adapter that uses it."""
     trackers: tuple[str, ...] = ()
     logging_dir: Path | None = None
     report: Report | None = None
@@ -95,6 +100,7 @@ class Session:
         *,
         groups: Sequence[ParameterGroup] = (),
         objective: Objective | None = None,
+        attach: Attach | None = None,
     ) -> dict[str, float]:
         """Train; holds out a tenth of the training rows if early stopping needs a split and there is none."""
         from reuselib.training.loop import Job, fit
@@ -109,6 +115,7 @@ class Session:
             seed=self.seed,
             groups=tuple(groups),
             objective=objective,
+            attach=attach,
             trackers=self.trackers,
             logging_dir=self.logging_dir,
             report=self.report,
@@ -123,14 +130,22 @@ class Session:
 
         return evaluate(module, self._examples(split), self.task, self.encoded.processor)
 
-    def calibrate(self, module: nn.Module, num_batches: int) -> None:
-        """Run training rows through the module in inference mode, 32 rows a batch."""
-        from reuselib.training.evaluate import logits
-
-        examples = self._examples("train")
-        logits(
-            module, examples[: 32 * num_batches], self.task, self.encoded.processor, batch_size=32
-        )
+    def batches(
+        self, num_rows: int, *, split: str = "train", batch_size: int = 32
+    ) -> Sequence[Batch]:
+        """The first rows of a split, sorted by length so that little is padded."""
+        examples = self._examples(split)
+        if len(examples) < num_rows:
+            raise DataError(
+                f"{num_rows} rows of the {split} split were asked for, but it has {len(examples)}",
+                expected=f"at most {len(examples)} rows to calibrate with",
+                fix="lower the number of rows, or give more data",
+            )
+        first = sorted(self._first(split, num_rows), key=self.task.length)
+        return [
+            self.task.collate(first[at : at + batch_size], self.encoded.processor)
+            for at in range(0, num_rows, batch_size)
+        ]
 
     def logits(self, module: nn.Module, num_rows: int) -> Tensor:
         """Outputs on the first evaluation rows, fp32."""
@@ -152,13 +167,20 @@ class Session:
         opened = open_network(
             pinned.folder, self.task, self.store, trust_remote_code=ref.trust_remote_code
         )
-        if opened.fresh:
+        return complete(opened).module
+
+    def origin(self) -> nn.Module:
+        """The model before it was compressed."""
+        if self.origin_teacher is None:
             raise IncompatibleStep(
-                f"{ref.source} has no weights for {min(opened.fresh)}: it was not made for this task",
-                expected="a model that is complete for the task",
-                fix="fine-tune it for the task first and name the child",
+                "an adapter asked for the origin without saying that it uses it",
+                fix="let its `uses_origin` be true",
             )
-        return opened.module
+        return self.origin_teacher.module()
+
+    def teach(self, teachers: Sequence[ModelRef], lesson: Lesson, plan: FitPlan) -> Attach:
+        """What teachers say about the training rows, kept on disk."""
+        raise NotImplementedError
 
     def reference(self) -> Mapping[str, float | str]:
         """What the task's simple method reaches on these rows; empty if it has none."""

@@ -119,7 +119,7 @@ def _shapes(module: nn.Module) -> Shapes:
 
 def _own_structure(adapter: Adapter, adapted: Adapted) -> tuple[Json, ...]:
     """What later loads must replay. An adapter that is not whole replays its own, over its base."""
-    if not adapter.whole or not _rebuilds(adapter) or adapted.structure is None:
+    if adapted.stock or not adapter.whole or not _rebuilds(adapter) or adapted.structure is None:
         return ()
     return ({"adapter": adapter.describe(), "structure": adapted.structure},)
 

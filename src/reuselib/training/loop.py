@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from accelerate.optimizer import AcceleratedOptimizer
     from torch import Tensor, nn
 
-    from reuselib.adapter import Objective
+    from reuselib.adapter import Attach, Objective
     from reuselib.task import Batch, Examples, Processor, Task
 
 
@@ -48,6 +48,8 @@ class Job:
     groups: Sequence[ParameterGroup] = ()
     objective: Objective | None = None
     """Replaces the task's loss; like it, summed over the batch's targets."""
+    attach: Attach | None = None
+    """What the objective finds in a batch besides the task's tensors."""
     trackers: tuple[str, ...] = ()
     """Names that accelerate knows, such as `tensorboard`."""
     logging_dir: Path | None = None
@@ -194,10 +196,13 @@ class Loop:
     def _piece(self, rows: Sequence[int]) -> tuple[Batch, float]:
         """This process's share of a micro-batch, and its number of targets."""
         task, processor = self.job.task, self.job.processor
-        mine = share(rows, self.accelerator.process_index, self.accelerator.num_processes)
+        own = share(rows, self.accelerator.process_index, self.accelerator.num_processes)
         # Without a row of its own, a process still takes part in the exchange of gradients, with a weight of nought.
-        batch = task.collate([self.job.train[row] for row in mine or rows[:1]], processor)
-        number = float(task.num_targets(batch)) if mine else 0.0
+        mine = own or rows[:1]
+        batch = task.collate([self.job.train[row] for row in mine], processor)
+        number = float(task.num_targets(batch)) if own else 0.0
+        if self.job.attach is not None:
+            batch = {**batch, **self.job.attach(mine)}
         device = self.accelerator.device
         return {name: value.to(device, non_blocking=True) for name, value in batch.items()}, number
 
