@@ -22,7 +22,7 @@ LEVELS = (
     ("derivation",),
     ("model",),
     ("adapters", "tasks"),
-    ("training", "measure", "network"),
+    ("training", "measure", "network", "calibration", "pruning", "quantization"),
     ("lineage",),
     ("values",),
     ("data", "catalog"),
@@ -31,12 +31,14 @@ LEVELS = (
 )
 """Rooms from the top down; a file imports from its own level or from further down."""
 
-PLANS = "reuselib.training.plan"
+PLANS = ("reuselib.training.plan", "reuselib.training.lessons", "reuselib.calibration.plan")
 """Values only, so that everyone may hold them."""
 
 OWNERS = {
     "peft": {"adapters/lora.py", "adapters/merge.py"},
     "accelerate": {"training"},
+    "torch_pruning": {"pruning"},
+    "torchao": {"quantization"},
     "datasets": {"data"},
     "transformers": {"tasks", "model", "testing"},
     "yaml": {"values", "recipe"},

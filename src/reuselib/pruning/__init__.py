@@ -1,0 +1,1 @@
+"""Which weights matter least: importance of units, masks, and what leaving parts out costs."""
