@@ -25,12 +25,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rig import keep, machine, matrix_peak
 from torch import nn
 
 from reuselib.task import Batch, Examples
@@ -43,10 +43,9 @@ from reuselib.training.plan import FitPlan
 from reuselib.training.precision import multiplies_bf16
 from reuselib.training.threads import all_cores
 
-RESULTS = Path(__file__).parent / "results"
 MODES = ("full", "lora")
 LEARNING_RATES = {"full": 2e-4, "lora": 2e-3}
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "tokenizers")
+PACKAGES = ("peft", "accelerate", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -236,18 +235,6 @@ def num_flops(setting: Setting, mode: str) -> float:
     return float(total)
 
 
-def matrix_peak(dtype: torch.dtype) -> float:
-    """The best rate of a large matrix product, in operations per second."""
-    best = 0.0
-    for size in (1024, 2048, 3072):
-        left, right = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
-        for _ in range(6):
-            began = time.perf_counter()
-            left @ right
-            best = max(best, 2 * size**3 / (time.perf_counter() - began))
-    return best
-
-
 def _batches(setting: Setting, start: Start) -> Iterator[list[int]]:
     lengths = costs(start.train, setting.task)
     yield from plan_batches(lengths, len(start.train), setting.batch_size, seed=start.seed, epoch=0)
@@ -322,18 +309,6 @@ def tiny_setting(folder: Path) -> Setting:
     return Setting(folder, task, rows[:16], rows[16:], folder, batch_size=8)
 
 
-def machine() -> dict[str, Any]:
-    """What the figures hold for."""
-    from reuselib.lineage.environment import environment
-
-    return {
-        "environment": environment(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "num_threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-
-
 def compare(setting: Setting, seeds: Sequence[int], modes: Sequence[str] = MODES) -> list[Timed]:
     """Run every competitor for every seed, in turns."""
     runs: list[Timed] = []
@@ -376,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 num_flops(setting, mode) / seconds / peaks[used]
             )
         result = {
-            "machine": machine(),
+            "machine": machine(*PACKAGES),
             "rows": len(setting.train),
             "batch_size": setting.batch_size,
             "matrix_peak_gflops": {name: peak / 1e9 for name, peak in peaks.items()},
@@ -387,13 +362,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "summary": summary,
             "runs": [asdict(run) for run in runs],
         }
-    text = json.dumps(result, indent=1, sort_keys=True)
-    output = options.output or (
-        None if options.smoke else RESULTS / f"training-{time.strftime('%Y-%m-%d')}.json"
-    )
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text + "\n")
+    if options.output or not options.smoke:
+        keep(result, "training", options.output)
     print(json.dumps(summary, indent=1))
 
 
