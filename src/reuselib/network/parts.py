@@ -69,7 +69,7 @@ def parts(module: nn.Module, head: Sequence[str]) -> Parts:
     head_names = frozenset(within(names, head))
     block_of = {
         name: index
-        for index, block in enumerate(_blocks(module, head))
+        for index, block in enumerate(block_names(module, head))
         for name in within(names, (block,))
     }
     return _partition(names, block_of, head_names)
@@ -105,8 +105,13 @@ def _partition(names: list[str], block_of: dict[str, int], head: frozenset[str])
     )
 
 
-def _blocks(module: nn.Module, head: Sequence[str]) -> list[str]:
-    """Names of the modules that are blocks, in order."""
+def block_names(module: nn.Module, head: Sequence[str]) -> list[str]:
+    """Names of the modules that are blocks, in the order of definition; none inside another.
+
+    Args:
+        module: any network.
+        head: names of the submodules that are the head, as `Task.head` gives them.
+    """
     from torch import nn
 
     groups: dict[object, list[tuple[str, nn.Module]]] = {}
