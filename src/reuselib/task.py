@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 from reuselib.adapter import Json, as_json
 
@@ -127,6 +127,20 @@ class Task(ABC):
     @abstractmethod
     def observe(self, logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         """What `metrics` needs of each row: tensors whose first dimension is the rows of the batch."""
+    @property
+    def meaning(self) -> Literal["categories", "decisions", "numbers"]:
+        """What a row of outputs holds: scores of categories of which one is right, a score for each of several
+        yes-or-no decisions, or plain numbers. Decides how outputs of two networks are compared."""
+        return "numbers"
+
+    def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The outputs that the loss judges, row by row: [rows, ...], or [targets, ...] if a row has several."""
+        return logits
+
+    def num_tokens(self, processor: Processor) -> int | None:
+        """If each output stands for a token of the processor: how many of them do. The others only fill up."""
+        return None
+
 
     @abstractmethod
     def metrics(self, observed: Mapping[str, Tensor]) -> dict[str, float]:

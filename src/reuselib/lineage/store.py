@@ -1,7 +1,7 @@
 """The store: a local folder of children, so that what exists is not computed twice.
 
-`models/<derivation id>/` are children, `roots/` remembers bases by `dirHash`, `tmp/` is where
-children grow. A child appears by one rename, complete and on the disk, or not at all.
+`models/<derivation id>/` are children, `roots/` remembers bases by `dirHash`, `lessons/` keeps what
+teachers said, `tmp/` is where all of these grow. A child appears by one rename, complete and on the disk, or not at all.
 """
 
 from __future__ import annotations
@@ -122,6 +122,17 @@ class Store:
         """As `fill`, for a base that is in no folder of its own, such as a module from Python."""
         self._check_digest(dir_hash)
         with self._growing(self._roots / dir_hash, Path.is_dir) as folder:
+            yield folder
+
+    def lesson(self, key: str) -> Path:
+        """Where what a teacher said is kept, if it is: see `training.notebook`."""
+        self._check_digest(key)
+        return self.path / "lessons" / key
+
+    @contextmanager
+    def keep_lesson(self, key: str, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
+        """As `fill`, for what a teacher said; what is there already stays only if it `is_whole`."""
+        with self._growing(self.lesson(key), is_whole) as folder:
             yield folder
 
     @property

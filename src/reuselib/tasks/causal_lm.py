@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from reuselib.errors import DataError
 from reuselib.task import Batch, Examples, Loaded, Processor, Rows, Task
@@ -140,6 +140,19 @@ class CausalLM(Task):
     # Learning.
 
     def forward(self, module: nn.Module, batch: Batch) -> Tensor:
+    @property
+    def meaning(self) -> Literal["categories"]:
+        """One token comes next."""
+        return "categories"
+
+    def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Of the tokens that are predicted: [tokens, vocabulary]."""
+        return logits[:, :-1][batch["labels"][:, 1:] != _IGNORED]
+
+    def num_tokens(self, processor: Processor) -> int | None:
+        """The tokenizer's vocabulary; networks often have a few outputs more, to fill up to a round number."""
+        return max(processor.get_vocab().values()) + 1
+
         """Logits; without the cache for generation, which would only take memory."""
         options = dict.fromkeys(pretrained.accepted_inputs(module, ("use_cache",)), False)
         return module(**self.inputs(batch), **options).logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from reuselib.errors import DataError
 from reuselib.task import Batch, Examples, Loaded, Processor, Rows, Task
@@ -125,6 +125,11 @@ class ImageClassification(Task):
         return len(batch["labels"])
 
     # Learning.
+
+    @property
+    def meaning(self) -> Literal["categories"]:
+        """One label is right."""
+        return "categories"
 
     def answers(self, logits: Tensor) -> list[Any]:
         """The label of each row."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from reuselib.adapter import Json
 from reuselib.errors import DataError, SourceError
@@ -155,6 +155,18 @@ class ModuleTask(Task):
 
     def forward(self, module: nn.Module, batch: Batch) -> Tensor:
         """The network's outputs; columns are handed over in order, so their names need not match."""
+    @property
+    def meaning(self) -> Literal["categories", "numbers"]:
+        """Categories if the criterion is torch's cross-entropy; of another nothing is known."""
+        from torch import nn
+
+        entropic = self.criterion is nn.functional.cross_entropy
+        return (
+            "categories"
+            if entropic or isinstance(self.criterion, nn.CrossEntropyLoss)
+            else "numbers"
+        )
+
         return module(*self.inputs(batch).values())
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from reuselib.data import Splits
 
 _METRIC = {"single_label": "accuracy", "multi_label": "f1", "regression": "pearson"}
+_FIGURES = {
+    "single_label": ("accuracy", "f1", "loss"),
+    "multi_label": ("f1", "exact_match", "loss"),
+    "regression": ("pearson", "mse", "loss"),
+}
+_MEANING: Mapping[str, Literal["categories", "decisions", "numbers"]] = {
+    "single_label": "categories",
+    "multi_label": "decisions",
+    "regression": "numbers",
+}
 _PROBLEM = {
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -169,6 +179,11 @@ class TextClassification(Task):
         return batch["labels"].numel()
 
     # Learning.
+
+    @property
+    def meaning(self) -> Literal["categories", "decisions", "numbers"]:
+        """By problem."""
+        return _MEANING[self.problem]
 
     def answers(self, logits: Tensor) -> list[Any]:
         """A label of each row, a tuple of labels, or a number."""
