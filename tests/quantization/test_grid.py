@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reuselib.quantization.grid import Grid, restore, round_to, scales
+from reuselib.quantization.grid import Grid, fits_pairs, restore, round_to, scales
 
-GRIDS = [Grid(8), Grid(8, 16), Grid(4), Grid(4, 16)]
+WHOLE = [Grid(8), Grid(8, 16), Grid(4), Grid(4, 16)]
+GRIDS = [*WHOLE, Grid(8, paired=True)]
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -19,7 +20,7 @@ def test_no_weight_moves_by_more_than_half_a_step(grid):
     assert (moved.unflatten(-1, (steps.shape[-1], -1)).amax(-1) <= steps / 2 * (1 + 1e-5)).all()
 
 
-@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("grid", WHOLE, ids=str)
 def test_codes_lie_on_the_grid_and_use_its_ends(grid):
     weight = torch.randn(24, 64)
 
@@ -63,7 +64,23 @@ def test_a_group_size_that_does_not_divide_is_refused():
         scales(torch.zeros(2, 64), Grid(4, 48))
 
 
-@pytest.mark.parametrize("wrong", [{"bits": 3}, {"bits": 4, "group_size": 0}])
+@pytest.mark.parametrize("columns", [64, 63])
+def test_paired_codes_leave_room_for_two_products_in_16_bits(columns):
+    torch.manual_seed(1)
+    weight = torch.randn(200, columns)
+    weight[0] = 1.0
+
+    paired = Grid(8, paired=True)
+    codes = round_to(weight, scales(weight, paired), paired)
+
+    assert fits_pairs(codes)
+    assert not fits_pairs(round_to(weight, scales(weight, Grid(8)), Grid(8)))
+    assert 255 * 128 < 2**15
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"bits": 3}, {"bits": 4, "group_size": 0}, {"bits": 4, "paired": True}]
+)
 def test_grids_that_no_reader_knows_are_refused(wrong):
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match="must be|are for"):
         Grid(**wrong)

@@ -17,12 +17,21 @@ class Grid:
     """8 or 4."""
     group_size: int | None = None
     """How many neighbouring columns (inputs) of a row share a scale; None: the whole row."""
+    paired: bool = False
+    """Choose the step so that two neighbouring codes (columns 0 and 1, 2 and 3, ...) of one sign add up to 128 at most.
+
+    The integer instruction of CPUs without VNNI, `vpmaddubsw`, adds two products of an unsigned and a signed byte in
+    16 bits: 255 x 128 fits, 255 x 129 does not. On such a grid inputs keep all their 8 bits; otherwise they must make
+    do with 7, which costs more than the somewhat longer step.
+    """
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
             raise ValueError(f"bits must be 4 or 8, got {self.bits}")
         if self.group_size is not None and self.group_size < 1:
             raise ValueError(f"group_size must be at least 1, got {self.group_size}")
+        if self.paired and (self.bits != 8 or self.group_size is not None):
+            raise ValueError("paired codes are for 8 bits and whole rows")
 
     @property
     def lowest(self) -> int:
@@ -71,8 +80,10 @@ def scales(weight: Tensor, grid: Grid) -> Tensor:
     """
     import torch
 
-    grouped = weight.detach().float().unflatten(-1, (grid.num_groups(weight.shape[-1]), -1))
-    step = grouped.abs().amax(dim=-1) / grid.reach
+    weight = weight.detach().float()
+    grouped = weight.unflatten(-1, (grid.num_groups(weight.shape[-1]), -1))
+    largest = _largest_pair(weight) if grid.paired else grouped.abs().amax(dim=-1)
+    step = largest / grid.reach
     # below the smallest normal number the division by a step is no longer exact to half a step
     return torch.where(step < torch.finfo(torch.float32).tiny, 1.0, step)
 
@@ -101,3 +112,17 @@ def restore(codes: Tensor, scales: Tensor) -> Tensor:
     """
     grouped = codes.to(scales.dtype).unflatten(-1, (scales.shape[-1], -1))
     return (grouped * scales.unsqueeze(-1)).flatten(-2)
+
+
+def fits_pairs(codes: Tensor) -> bool:
+    """Whether no two neighbouring codes of one sign add up to more than 128, see `Grid.paired`."""
+    return bool((_largest_pair(codes.float()) <= 128).all())
+
+
+def _largest_pair(weight: Tensor) -> Tensor:
+    """The largest sum of magnitudes of two neighbours of one sign in each row: [rows, columns] to [rows, 1]."""
+    import torch
+
+    padded = torch.nn.functional.pad(weight, (0, weight.shape[-1] % 2)).unflatten(-1, (-1, 2))
+    above, below = padded.clamp(min=0).sum(-1), (-padded).clamp(min=0).sum(-1)
+    return torch.maximum(above, below).amax(dim=-1, keepdim=True)

@@ -1,0 +1,229 @@
+"""How a quantized layer is computed: the fastest way this machine has, chosen by name, built lazily, never saved.
+
+- `fbgemm`: integers by integers, the core operator of torch for x86 CPUs; rows do not depend on one another, so an
+  output does not change with what else is in the batch. On CPUs whose 16-bit sums could overflow, layers that are not
+  on a paired grid (see `grid.Grid.paired`) take their inputs with 7 bits: `fbgemm-7bit`.
+- `dequantized`: weights are restored to floating point once and kept; inputs are rounded as the scheme says. The way
+  wherever there is no integer kernel, and for layers with weights of 4 or 8 bits and inputs left alone: torch's CPU
+  kernels for those (`_weight_int4pack_mm_for_cpu`, `_weight_int8pack_mm`) were measured on an AVX2 machine at 925 and
+  456 ms where fp32 takes 11. No faster than fp32, and as large in memory; only the file is small.
+- `torchao`: the operators of the package torchao, on request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+from reuselib.errors import IncompatibleStep, MissingExtra
+from reuselib.quantization.grid import fits_pairs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reuselib.quantization.layers import IntegerLinear
+
+KERNELS = ("fbgemm", "fbgemm-7bit", "dequantized", "torchao")
+
+_WANTED: ContextVar[str] = ContextVar("kernel", default="")
+
+
+class Kernel(Protocol):
+    """Computes one layer."""
+
+    name: str
+    """One of `KERNELS`."""
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """[rows, in] to [rows, out], fp32."""
+        ...
+
+
+@contextmanager
+def use_kernel(name: str) -> Iterator[None]:
+    """Compute with another kernel within; layers that it cannot compute keep their own.
+
+    `use_kernel("dequantized")` makes every layer a dense product of torch, to be counted or differentiated as such.
+
+    Raises:
+        IncompatibleStep: there is no such kernel.
+        MissingExtra: it belongs to a package that is not installed.
+    """
+    if name not in KERNELS:
+        raise IncompatibleStep(f"no kernel is called '{name}'", expected=", ".join(KERNELS))
+    if name == "torchao":
+        _require_torchao()
+    token = _WANTED.set(name)
+    try:
+        yield
+    finally:
+        _WANTED.reset(token)
+
+
+def wanted() -> str:
+    """The kernel that `use_kernel` asks for, or ""."""
+    return _WANTED.get()
+
+
+def build(layer: IntegerLinear) -> Kernel:
+    """The kernel for a layer as it is now, with its weights laid out as that kernel needs them."""
+    asked, integer = wanted(), layer.scheme.activations is not None
+    if integer and asked == "torchao":
+        return Torchao(layer)
+    if integer and asked in ("", "fbgemm", "fbgemm-7bit") and _has_fbgemm(layer):
+        wide = asked != "fbgemm-7bit" and (not _overflows() or fits_pairs(layer.codes()))
+        return Fbgemm(layer, bits=8 if wide else 7)
+    return Dequantized(layer)
+
+
+def rounded_inputs(inputs: Tensor, whole: bool = False) -> tuple[Tensor, Tensor]:
+    """Inputs in steps of their scale, and the scale: as compressed-tensors' dynamic schemes have it.
+
+    Args:
+        inputs: fp32 [rows, in].
+        whole: one scale for all rows instead of one each.
+
+    Returns:
+        fp32 [rows, in] whole numbers from -128 to 127, and fp32 [rows, 1] or [1, 1].
+    """
+    scale = input_scale(inputs, 127.5, whole)
+    return (inputs / scale).clamp_(-128, 127).round_(), scale
+
+
+def input_scale(inputs: Tensor, reach: float, whole: bool) -> Tensor:
+    """The step with which the largest input of a row, or of all, lies `reach` steps from zero."""
+    import torch
+
+    largest = inputs.abs()
+    largest = largest.amax().view(1, 1) if whole else largest.amax(dim=1, keepdim=True)
+    return (largest / reach).clamp_min_(torch.finfo(torch.float32).eps)
+
+
+class Dequantized:
+    """A dense product with restored weights."""
+
+    name = "dequantized"
+
+    def __init__(self, layer: IntegerLinear) -> None:
+        self.weight, self.bias = layer.dequantized(), layer.bias
+        self.activations = layer.scheme.activations
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """See `Kernel`."""
+        import torch
+
+        if self.activations is None:
+            return torch.nn.functional.linear(inputs, self.weight, self.bias)
+        steps, scale = rounded_inputs(inputs, self.activations == "tensor")
+        return torch.nn.functional.linear(steps * scale, self.weight, self.bias)
+
+
+class Fbgemm:
+    """An integer product: each row of inputs is divided by its own scale first, so that one fixed scale serves all."""
+
+    def __init__(self, layer: IntegerLinear, *, bits: int) -> None:
+        self.name = "fbgemm" if bits == 8 else "fbgemm-7bit"
+        self.middle = 1 << (bits - 1)
+        self.reach = self.middle - 0.5 if bits == 8 else self.middle - 1.0
+        self.whole = layer.scheme.activations == "tensor"
+        self.bias = layer.bias
+        self.packed = _packed(layer.codes(), layer.weight_scale[:, 0])
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """See `Kernel`."""
+        import torch
+
+        scale = input_scale(inputs, self.reach, self.whole)
+        # the operator rounds to [0, 255]; with 7 bits, 2 x 127 x 127 leaves room in 16 bits
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        outputs = multiply(inputs / scale, 1.0, self.middle, self.packed).mul_(scale)
+        return outputs if self.bias is None else outputs.add_(self.bias)
+
+
+class Torchao:
+    """What torchao does with the same codes and scales."""
+
+    name = "torchao"
+
+    def __init__(self, layer: IntegerLinear) -> None:
+        _require_torchao()
+        import torch
+        from torchao.quantization.granularity import PerRow, PerTensor
+        from torchao.quantization.quantize_.workflows.int8.int8_tensor import (
+            Int8Tensor,
+            QuantizeTensorToInt8Kwargs,
+        )
+
+        whole = layer.scheme.activations == "tensor"
+        self.bias = layer.bias
+        self.weight = Int8Tensor(
+            layer.codes(),
+            layer.weight_scale,
+            [1, layer.in_features],
+            torch.float32,
+            act_quant_kwargs=QuantizeTensorToInt8Kwargs(PerTensor() if whole else PerRow()),
+        )
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """See `Kernel`."""
+        import torch
+
+        return torch.nn.functional.linear(inputs, self.weight, self.bias)
+
+
+def _has_fbgemm(layer: IntegerLinear) -> bool:
+    import torch
+
+    on_cpu = layer.weight_scale.device.type == "cpu"
+    return on_cpu and "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def _packed(codes: Tensor, scales: Tensor) -> object:
+    import warnings
+
+    import torch
+
+    engine = torch.backends.quantized.engine
+    with warnings.catch_warnings():
+        # torch announces that quantized tensors move to torchao; the operators stay
+        warnings.simplefilter("ignore")
+        torch.backends.quantized.engine = "fbgemm"
+        try:
+            zero_points = torch.zeros(len(scales), dtype=torch.long)
+            weight = torch._make_per_channel_quantized_tensor(codes, scales, zero_points, 0)
+            return torch.ops.quantized.linear_prepack(weight, None)
+        finally:
+            torch.backends.quantized.engine = engine
+
+
+@cache
+def _overflows() -> bool:
+    """Whether sums of two products overflow on this CPU: found out by computing some that would."""
+    import torch
+
+    codes = torch.full((32, 64), 127, dtype=torch.int8)
+    packed = _packed(codes, torch.ones(32))
+    multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+    found = multiply(torch.full((4, 64), 127.0), 1.0, 128, packed)
+    return bool((found != 64 * 127 * 127).any())
+
+
+def _require_torchao() -> Callable[..., object]:
+    import logging
+    import warnings
+
+    # it complains about GPU libraries that its CPU package lacks
+    logging.getLogger("torchao").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from torchao.quantization import quantize_
+    except ImportError as error:
+        raise MissingExtra(
+            "the kernel 'torchao' needs the package torchao",
+            fix="pip install 'reuselib[quant]'",
+        ) from error
+    return quantize_
