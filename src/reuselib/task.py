@@ -39,6 +39,19 @@ class Loaded:
     """What the module's names have in front of the folder's, such as `bert.` when a head was added."""
 
 
+@dataclass(frozen=True)
+class Beliefs:
+    """How likely a model holds each answer, row by row: what drift between two models is measured on."""
+
+    log_probabilities: Tensor
+    """[rows, decisions, classes], natural logarithms; those of one decision are the shares of 1. A task with one
+    answer a row has one decision; where a row may have any number of labels, each is a decision between no and yes."""
+    truth: Tensor | None = None
+    """The right class of each decision, int64: [rows, decisions]."""
+    names: tuple[str, ...] = ()
+    """Of the classes or, where there are several decisions, of these."""
+
+
 class Task(ABC):
     """What a model is for. A frozen dataclass: its fields are column names and options, as written in recipes."""
 
@@ -47,6 +60,8 @@ class Task(ABC):
     metric: str
     """Name of the metric that decides (a property or a class attribute)."""
     greater_is_better: ClassVar[bool] = True
+    answers_positions: ClassVar[bool] = False
+    """Whether each position of a row has an answer of its own, so that there are too many to observe them all."""
 
     def describe(self) -> dict[str, Json]:
         """The task as recipes write it: its kind, and every field."""
@@ -112,6 +127,20 @@ class Task(ABC):
 
     # Learning.
 
+    @property
+    def meaning(self) -> Literal["categories", "decisions", "numbers"]:
+        """What a row of outputs holds: scores of categories of which one is right, a score for each of several
+        yes-or-no decisions, or plain numbers. Decides how outputs of two networks are compared."""
+        return "numbers"
+
+    def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The outputs that the loss judges, row by row: [rows, ...], or [targets, ...] if a row has several."""
+        return logits
+
+    def num_tokens(self, processor: Processor) -> int | None:
+        """If each output stands for a token of the processor: how many of them do. The others only fill up."""
+        return None
+
     def forward(self, module: nn.Module, batch: Batch) -> Tensor:
         """The network's outputs (logits) for a batch."""
         return module(**self.inputs(batch)).logits
@@ -127,21 +156,33 @@ class Task(ABC):
     @abstractmethod
     def observe(self, logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         """What `metrics` needs of each row: tensors whose first dimension is the rows of the batch."""
-    @property
-    def meaning(self) -> Literal["categories", "decisions", "numbers"]:
-        """What a row of outputs holds: scores of categories of which one is right, a score for each of several
-        yes-or-no decisions, or plain numbers. Decides how outputs of two networks are compared."""
-        return "numbers"
-
-    def predictions(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The outputs that the loss judges, row by row: [rows, ...], or [targets, ...] if a row has several."""
-        return logits
-
-    def num_tokens(self, processor: Processor) -> int | None:
-        """If each output stands for a token of the processor: how many of them do. The others only fill up."""
-        return None
-
 
     @abstractmethod
     def metrics(self, observed: Mapping[str, Tensor]) -> dict[str, float]:
         """The task's metrics, from the observations of all rows: each [rows, ...], on the CPU."""
+
+    # Measuring. What a task leaves out here is not measured; nothing else depends on it.
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What `metrics` gives: names that gates of a recipe may use."""
+        return tuple(dict.fromkeys((self.metric, "loss")))
+
+    def sums(self, observed: Mapping[str, Tensor]) -> Tensor | None:
+        """Statistics of each row whose sums over rows decide the metrics, fp64: [rows, statistics].
+
+        Intervals are then had by summing over other draws of the rows. None if there are no such statistics.
+        """
+        return None
+
+    def metrics_of(self, sums: Tensor) -> dict[str, Tensor]:
+        """The metrics that follow from sums over rows [..., statistics]: each [...]."""
+        return {}
+
+    def beliefs(self, observed: Mapping[str, Tensor]) -> Beliefs | None:
+        """How likely the model holds each answer; None if it does not say."""
+        return None
+
+    def row_losses(self, observed: Mapping[str, Tensor]) -> Tensor | None:
+        """The loss of each row, averaged over its targets, fp64: [rows]."""
+        return None

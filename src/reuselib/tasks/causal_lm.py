@@ -30,6 +30,7 @@ class CausalLM(Task):
     kind: ClassVar[str] = "causal_lm"
     metric: ClassVar[str] = "perplexity"  # type: ignore[misc]
     greater_is_better: ClassVar[bool] = False
+    answers_positions: ClassVar[bool] = True
 
     text: str = "text"
     """Column with the text."""
@@ -139,7 +140,6 @@ class CausalLM(Task):
 
     # Learning.
 
-    def forward(self, module: nn.Module, batch: Batch) -> Tensor:
     @property
     def meaning(self) -> Literal["categories"]:
         """One token comes next."""
@@ -153,6 +153,7 @@ class CausalLM(Task):
         """The tokenizer's vocabulary; networks often have a few outputs more, to fill up to a round number."""
         return max(processor.get_vocab().values()) + 1
 
+    def forward(self, module: nn.Module, batch: Batch) -> Tensor:
         """Logits; without the cache for generation, which would only take memory."""
         options = dict.fromkeys(pretrained.accepted_inputs(module, ("use_cache",)), False)
         return module(**self.inputs(batch), **options).logits
@@ -170,6 +171,30 @@ class CausalLM(Task):
         """Mean loss a token, and its exponential."""
         loss = observed["loss"].sum().item() / observed["tokens"].sum().item()
         return {"perplexity": math.exp(min(loss, _MAX_LOSS)), "loss": loss}
+
+    # Measuring.
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """See `metrics`."""
+        return ("perplexity", "loss")
+
+    def sums(self, observed: Mapping[str, Tensor]) -> Tensor:
+        """Loss and predicted tokens: [rows, 2]."""
+        import torch
+
+        return torch.stack([observed["loss"].double(), observed["tokens"].double()], dim=-1)
+
+    def metrics_of(self, sums: Tensor) -> dict[str, Tensor]:
+        """Every metric."""
+        loss = sums[..., 0] / sums[..., 1]
+        return {"perplexity": loss.clamp(max=_MAX_LOSS).exp(), "loss": loss}
+
+    def row_losses(self, observed: Mapping[str, Tensor]) -> Tensor:
+        """Mean loss a token of each row."""
+        return observed["loss"].double() / observed["tokens"]
+
+    # Inside.
 
     def _losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Of each position [rows, tokens - 1]; 0 where nothing is predicted."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from reuselib.errors import DataError
-from reuselib.task import Batch, Examples, Loaded, Processor, Rows, Task
+from reuselib.task import Batch, Beliefs, Examples, Loaded, Processor, Rows, Task
 from reuselib.tasks import columns, images, outputs, pretrained, scores
 
 if TYPE_CHECKING:
@@ -148,6 +148,32 @@ class ImageClassification(Task):
     def metrics(self, observed: Mapping[str, Tensor]) -> dict[str, float]:
         """Accuracy, macro F1 and loss."""
         return scores.single_label(observed["logits"], observed["labels"])
+
+    # Measuring.
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """See `metrics`."""
+        return ("accuracy", "f1", "loss")
+
+    def sums(self, observed: Mapping[str, Tensor]) -> Tensor:
+        """What decides every metric."""
+        return scores.single_label_sums(observed["logits"], observed["labels"])
+
+    def metrics_of(self, sums: Tensor) -> dict[str, Tensor]:
+        """Every metric."""
+        return scores.single_label_of(sums)
+
+    def beliefs(self, observed: Mapping[str, Tensor]) -> Beliefs | None:
+        """Probabilities of the labels."""
+        logits, labels = observed["logits"], observed["labels"]
+        return outputs.beliefs(logits, labels, self.labels or (), "single_label")
+
+    def row_losses(self, observed: Mapping[str, Tensor]) -> Tensor:
+        """As in `loss`, of each row."""
+        return scores.losses(observed["logits"], observed["labels"])
+
+    # Inside.
 
     def _describe(self, config: Any) -> None:
         if self.labels is not None:

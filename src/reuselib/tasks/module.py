@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from reuselib.adapter import Json
 from reuselib.errors import DataError, SourceError
-from reuselib.task import Batch, Examples, Loaded, Processor, Rows, Task
+from reuselib.task import Batch, Beliefs, Examples, Loaded, Processor, Rows, Task
 from reuselib.tasks import callables, columns
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from reuselib.data import Splits
 
 _WEIGHTS = "model.safetensors"
+_MAX_ROWS = 5000
+"""Above this many rows the criterion is not called for each of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +155,6 @@ class ModuleTask(Task):
 
     # Learning.
 
-    def forward(self, module: nn.Module, batch: Batch) -> Tensor:
-        """The network's outputs; columns are handed over in order, so their names need not match."""
     @property
     def meaning(self) -> Literal["categories", "numbers"]:
         """Categories if the criterion is torch's cross-entropy; of another nothing is known."""
@@ -167,6 +167,8 @@ class ModuleTask(Task):
             else "numbers"
         )
 
+    def forward(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The network's outputs; columns are handed over in order, so their names need not match."""
         return module(*self.inputs(batch).values())
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -184,6 +186,34 @@ class ModuleTask(Task):
         if self.score is not None:
             found["score"] = float(self.score(*values))
         return found
+
+    # Measuring.
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The loss, and the score if there is one."""
+        return ("loss",) if self.score is None else ("score", "loss")
+
+    def beliefs(self, observed: Mapping[str, Tensor]) -> Beliefs | None:
+        """Outputs [rows, classes] beside whole numbers [rows] are taken for logits of classes."""
+        outputs, targets = observed["outputs"], observed["targets"]
+        classes = outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point()
+        if not classes or not 0 <= int(targets.min()) <= int(targets.max()) < outputs.shape[1]:
+            return None
+        names = tuple(str(index) for index in range(outputs.shape[1]))
+        return Beliefs(
+            outputs.double().log_softmax(dim=-1)[:, None, :], targets.long()[:, None], names
+        )
+
+    def row_losses(self, observed: Mapping[str, Tensor]) -> Tensor | None:
+        """The criterion of each row alone; None if there are many rows."""
+        import torch
+
+        outputs, targets = observed["outputs"], observed["targets"]
+        if len(outputs) > _MAX_ROWS:
+            return None
+        pairs = zip(outputs.split(1), targets.split(1), strict=True)
+        return torch.tensor([float(self.criterion(*pair)) for pair in pairs], dtype=torch.float64)
 
 
 def _array(value: Any, name: str, number: int) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import SourceError
+from reuselib.task import Beliefs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,3 +50,24 @@ def answers(logits: Tensor, labels: Sequence[str], problem: str = "single_label"
         chosen = (logits > 0).tolist()  # a logit above 0 is a probability above a half
         return [tuple(name for name, yes in zip(labels, row, strict=True) if yes) for row in chosen]
     return [labels[index] for index in logits.argmax(-1).tolist()]
+
+
+def beliefs(logits: Tensor, truth: Tensor, names: Sequence[str], problem: str) -> Beliefs | None:
+    """What logits [rows, labels] say about each row; None for a regression.
+
+    Args:
+        logits: outputs.
+        truth: index of the right label [rows] or, for `multi_label`, 0 or 1 for each [rows, labels].
+        names: of the labels.
+        problem: single_label, multi_label or regression.
+    """
+    import torch
+    from torch.nn import functional
+
+    if problem == "regression":
+        return None
+    logits = logits.double()
+    if problem == "multi_label":
+        both = torch.stack([-logits, logits], dim=-1)
+        return Beliefs(functional.logsigmoid(both), (truth > 0.5).long(), tuple(names))
+    return Beliefs(logits.log_softmax(dim=-1)[:, None, :], truth[:, None], tuple(names))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from reuselib.errors import DataError
-from reuselib.task import Batch, Examples, Loaded, Processor, Rows, Task
+from reuselib.task import Batch, Beliefs, Examples, Loaded, Processor, Rows, Task
 from reuselib.tasks import baseline, columns, outputs, pretrained, scores, tokens
 
 if TYPE_CHECKING:
@@ -212,6 +212,42 @@ class TextClassification(Task):
         if self.problem == "multi_label":
             return scores.multi_label(logits, labels)
         return scores.regression(logits.squeeze(-1), labels)
+
+    # Measuring.
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """By problem, see `metrics`."""
+        return _FIGURES[self.problem]
+
+    def sums(self, observed: Mapping[str, Tensor]) -> Tensor:
+        """What decides every metric."""
+        logits, labels = observed["logits"], observed["labels"]
+        if self.problem == "single_label":
+            return scores.single_label_sums(logits, labels)
+        if self.problem == "multi_label":
+            return scores.multi_label_sums(logits, labels)
+        return scores.regression_sums(logits.squeeze(-1), labels)
+
+    def metrics_of(self, sums: Tensor) -> dict[str, Tensor]:
+        """Every metric."""
+        if self.problem == "single_label":
+            return scores.single_label_of(sums)
+        return (
+            scores.multi_label_of(sums)
+            if self.problem == "multi_label"
+            else scores.regression_of(sums)
+        )
+
+    def beliefs(self, observed: Mapping[str, Tensor]) -> Beliefs | None:
+        """Probabilities of the labels; None for a regression."""
+        return outputs.beliefs(
+            observed["logits"], observed["labels"], self.labels or (), self.problem
+        )
+
+    def row_losses(self, observed: Mapping[str, Tensor]) -> Tensor:
+        """As in `loss`, of each row."""
+        return scores.losses(observed["logits"], observed["labels"], self.problem)
 
     # Inside.
 

@@ -40,9 +40,9 @@ def observe(
     mine = _cut(order, batch_size)[rank::world_size]
     rows = [row for batch in mine for row in batch]
     parts: list[Mapping[str, Tensor]] = []
-    with _quiet(module) as device, torch.inference_mode():
+    with quiet(module) as device, torch.inference_mode():
         for batch in _collated(examples, mine, task, processor):
-            batch = _moved(batch, device)
+            batch = moved(batch, device)
             observed = task.observe(task.forward(module, batch), batch)
             parts.append({name: value.cpu() for name, value in observed.items()})
     shares = _exchanged((rows, parts), world_size)
@@ -64,9 +64,9 @@ def logits(
 
     parts: list[Tensor] = []
     batches = _cut(list(range(len(examples))), batch_size)
-    with _quiet(module) as device, torch.inference_mode():
+    with quiet(module) as device, torch.inference_mode():
         for batch in _collated(examples, batches, task, processor):
-            batch = _moved(batch, device)
+            batch = moved(batch, device)
             outputs = task.forward(module, batch)
             mask = batch.get("attention_mask")
             if mask is not None and outputs.ndim > 2 and outputs.shape[:2] == mask.shape:
@@ -76,7 +76,7 @@ def logits(
 
 
 @contextmanager
-def _quiet(module: nn.Module) -> Iterator[torch.device]:
+def quiet(module: nn.Module) -> Iterator[torch.device]:
     """Evaluation mode and the fastest device within; every module's own mode afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     device = target_device()
@@ -96,7 +96,8 @@ def _collated(
         yield task.collate([examples[row] for row in rows], processor)
 
 
-def _moved(batch: Batch, device: torch.device) -> Batch:
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch on that device."""
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
