@@ -103,6 +103,26 @@ def tiny_resnet(folder: Path, *, num_labels: int = 2, seed: int = 0) -> Path:
     return _write(folder, ResNetForImageClassification, config, None, seed)
 
 
+def tiny_convnext(folder: Path, *, num_labels: int = 2, seed: int = 0) -> Path:
+    """A convolutional network with layer norms and depthwise layers, in two stages; without an image processor."""
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    config = ConvNextConfig(
+        num_stages=2, hidden_sizes=[8, 16], depths=[1, 2], patch_size=2, num_labels=num_labels
+    )
+    return _write(folder, ConvNextForImageClassification, config, None, seed)
+
+
+def tiny_mobilenet(folder: Path, *, num_labels: int = 2, seed: int = 0) -> Path:
+    """A MobileNetV2 of a tenth of the usual width; without an image processor."""
+    from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
+
+    config = MobileNetV2Config(
+        depth_multiplier=0.1, min_depth=4, depth_divisible_by=4, num_labels=num_labels
+    )
+    return _write(folder, MobileNetV2ForImageClassification, config, None, seed)
+
+
 def tiny_cnn(*, num_labels: int = 2, num_channels: int = 1) -> nn.Module:
     """A plain convolutional network for 8 x 8 images: no transformers in it."""
     from torch import nn
