@@ -101,6 +101,9 @@ class Adapted:
     """Whether the network's own configuration says the new structure, so that the child is opened like any base."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     """Figures worth recording, such as the final training loss."""
+    byproducts: Mapping[str, Json] = field(default_factory=dict[str, "Json"])
+    """Findings too long for `structure` that later steps may use, by name (lower-case letters, digits and `-`): each
+    is kept as `lineage/<name>.json`, bound by digest, and read back with `Run.recall`."""
 
 
 class Run(Protocol):
@@ -175,6 +178,18 @@ class Run(Protocol):
 
     def example(self) -> Batch:
         """One small batch of inputs without targets, for tracing."""
+        ...
+
+    def recall(self, name: str) -> Json:
+        """The byproduct of that name of the nearest model in the line of parents that recorded one; None if none did.
+
+        It says what was found on that model, so see that it still fits this one.
+
+        Raises:
+            SourceError: it was recorded, but that model is not at hand. Going on without it would make the child
+                depend on what happens to lie on this machine.
+            IntegrityError: its bytes are no longer those recorded.
+        """
         ...
 
     def load(self, ref: ModelRef) -> nn.Module:

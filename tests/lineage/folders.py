@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -44,7 +45,9 @@ def draft_of(parent: Manifest, name: str = "child") -> Draft:
     )
 
 
-def write_child(folder: Path, draft: Draft, ancestors: dict[str, bytes]) -> Manifest:
+def write_child(
+    folder: Path, draft: Draft, ancestors: dict[str, bytes], **options: Any
+) -> Manifest:
     """Payload and record of a child that holds only its adapter."""
     folder.mkdir(exist_ok=True)
     save_file(
@@ -58,4 +61,5 @@ def write_child(folder: Path, draft: Draft, ancestors: dict[str, bytes]) -> Mani
         metrics={"after": {"accuracy": 0.5}},
         environment={"system": "Linux"},
         ancestors=ancestors,
+        **options,
     )

@@ -11,6 +11,7 @@ from lineage.folders import write_child
 from reuselib.errors import IntegrityError
 from reuselib.lineage.manifest import Manifest
 from reuselib.lineage.record import record
+from reuselib.lineage.verify import verify
 
 
 def test_record_writes_all_files_and_returns_what_is_read(tmp_path, draft, pinned):
@@ -85,3 +86,21 @@ def test_same_child_recorded_twice_is_byte_equal(tmp_path, draft, pinned):
     )
     for path in (tmp_path / "x/lineage").glob("*.*"):
         assert path.read_bytes() == (tmp_path / "y/lineage" / path.name).read_bytes()
+
+
+def test_a_finding_is_written_beside_the_manifest_and_bound_by_digest(tmp_path, draft, pinned):
+    folder = tmp_path / "x"
+    ancestors = {pinned.sha256: pinned.payload()}
+
+    write_child(folder, draft, ancestors, byproducts={"sensitivity": {"ffn": [0.5, 1.0]}})
+
+    assert json.loads((folder / "lineage/sensitivity.json").read_text()) == {"ffn": [0.5, 1]}
+    assert verify(folder).ok
+    (folder / "lineage/sensitivity.json").write_text('{"ffn":[0.5,2]}')
+    assert [problem.code for problem in verify(folder).problems] == ["DIGEST_MISMATCH"]
+
+
+@pytest.mark.parametrize("name", ["metrics", "manifest", "../config", "a/b", "A", ""])
+def test_a_finding_cannot_take_the_place_of_another_file(tmp_path, draft, pinned, name):
+    with pytest.raises(ValueError, match="cannot be named"):
+        write_child(tmp_path / "x", draft, {pinned.sha256: pinned.payload()}, byproducts={name: 1})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter
 from reuselib.derivation.origin import find_origin
 from reuselib.derivation.plan import Plan, as_parent, identity
+from reuselib.derivation.recall import recall
 from reuselib.derivation.recording import write_record
 from reuselib.derivation.teacher import Teacher
 from reuselib.errors import StoreError, TrainingError
@@ -125,7 +127,12 @@ def _step(
     from reuselib.derivation.step import perform
 
     derivation_id = plan.id(adapter, parent)
-    session = replace(session, origin_teacher=_origin(plan, adapter, parent), form=opened.form)
+    session = replace(
+        session,
+        origin_teacher=_origin(plan, adapter, parent),
+        form=opened.form,
+        remembered=partial(recall, parent, plan.store),
+    )
     with plan.store.fill(derivation_id) as growing:
         outcome = perform(
             adapter, opened, session, identity=identity(parent.manifest), folder=growing

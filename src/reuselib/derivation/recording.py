@@ -60,7 +60,12 @@ def write_record(
         ),
     )
     manifest = record(
-        folder, draft, metrics=figures.to_json(), environment=environment(), ancestors=ancestors
+        folder,
+        draft,
+        metrics=figures.to_json(),
+        environment=environment(),
+        ancestors=ancestors,
+        byproducts=outcome.byproducts,
     )
     (folder / "README.md").write_text(
         card(manifest, figures, _root(manifest, ancestors)), encoding="utf-8"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter
 from reuselib.derivation.origin import COMPRESSING
+from reuselib.derivation.recall import recall
 from reuselib.derivation.teacher import Teacher
 from reuselib.progress import Progress, Report
 from reuselib.training import checks
@@ -19,6 +20,7 @@ from reuselib.training.plan import FitPlan
 if TYPE_CHECKING:
     from torch import nn
 
+    from reuselib.adapter import Json
     from reuselib.derivation.plan import Plan
     from reuselib.derivation.session import Session
     from reuselib.model.opening import Opened
@@ -54,6 +56,7 @@ def rehearse(plan: Plan, report: Report | None = None) -> tuple[Rehearsal, ...]:
     opened, session = begin(plan, plan.base.folder)
     session = replace(session, fresh=opened.fresh, form=opened.form)
     module, found = opened.module, []
+    told = _Memory(plan)
     stand_in: Teacher | None = None
     for index, adapter in enumerate(plan.steps):
         if stand_in is None and any(later.uses_origin for later in plan.steps[index:]):
@@ -61,11 +64,29 @@ def rehearse(plan: Plan, report: Report | None = None) -> tuple[Rehearsal, ...]:
         label = f"[{index + 1}/{len(plan.steps)}] {adapter.kind}: trying"
         with seeded(plan.seed):
             module, cost = _try(
-                adapter, module, replace(session, origin_teacher=stand_in), _Clock(label, report)
+                adapter,
+                module,
+                replace(session, origin_teacher=stand_in, remembered=told),
+                _Clock(label, report),
             )
         found.append(cost)
         session = replace(session, fresh=frozenset(), form=adapter.follow(session.form))
     return tuple(found)
+
+
+@dataclass
+class _Memory:
+    """What `Run.recall` finds: what earlier steps of the rehearsal found, or models before it recorded."""
+
+    plan: Plan
+    found: dict[str, Json] = field(default_factory=dict)
+
+    def __call__(self, name: str) -> Json:
+        return (
+            self.found[name]
+            if name in self.found
+            else recall(self.plan.base, self.plan.store, name)
+        )
 
 
 def _stand_in(adapter: Adapter, module: nn.Module, opened: Opened) -> Teacher | None:
@@ -83,7 +104,10 @@ def _try(
     num_rows = len(session.splits.train) if plans else 0
     short = replace(adapter, **{name: _shortened(each) for name, each in plans.items()})  # type: ignore[type-var]
     started = time.perf_counter()
-    module = short.adapt(module, replace(session, report=clock)).module
+    adapted = short.adapt(module, replace(session, report=clock))
+    module = adapted.module
+    if isinstance(session.remembered, _Memory):
+        session.remembered.found.update(adapted.byproducts)
     spent = time.perf_counter() - started
     learning = [each for each in module.parameters() if each.requires_grad]
     num_steps = sum(checks.num_steps(each, num_rows) for each in plans.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -72,6 +72,8 @@ class Session:
     fresh: frozenset[str] = frozenset()
     origin_teacher: Teacher | None = None
     """What the chain had before it was compressed, for an adapter that uses it."""
+    remembered: Callable[[str], Json] | None = None
+    """What `recall` asks."""
     trackers: tuple[str, ...] = ()
     logging_dir: Path | None = None
     report: Report | None = None
@@ -157,6 +159,10 @@ class Session:
         """Two rows of inputs without targets."""
         batch = self.task.collate(self._first("train", 2), self.encoded.processor)
         return self.task.inputs(batch)
+
+    def recall(self, name: str) -> Json:
+        """What an earlier step of the chain found and recorded."""
+        return None if self.remembered is None else self.remembered(name)
 
     def load(self, ref: ModelRef) -> nn.Module:
         """Another model of the same task, in evaluation mode."""

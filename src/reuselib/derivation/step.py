@@ -37,6 +37,8 @@ class Outcome:
     after: Mapping[str, float]
     figures: Mapping[str, float]
     """What the adapter found worth recording."""
+    byproducts: Mapping[str, Json]
+    """What later steps may use, see `Adapted`."""
     reference: Mapping[str, float | str]
     """What the task's simple method reaches, see `Task.reference`."""
     settled: Mapping[str, Json]
@@ -99,6 +101,7 @@ def perform(
         before=before,
         after=_measured(module, session),
         figures=adapted.metrics,
+        byproducts=adapted.byproducts,
         reference=session.reference(),
         settled=dict(session.settled),
         cost=cost(module, folder, num_trainable=num_trainable),

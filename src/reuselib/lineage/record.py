@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     METRICS: ("metrics", "application/vnd.reuselib.metrics+json"),
     ENVIRONMENT: ("environment", "application/vnd.reuselib.environment+json"),
 }
+_BYPRODUCT = ("finding", "application/json")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def record(
     metrics: Mapping[str, Json],
     environment: Mapping[str, Json],
     ancestors: Mapping[str, bytes],
+    byproducts: Mapping[str, Json] | None = None,
 ) -> Manifest:
     """Write `lineage/` into a folder and return the manifest, as reading it back gives it.
 
@@ -66,8 +69,10 @@ def record(
         environment: where it was done, see `environment`.
         ancestors: the manifests of all ancestors by SHA-256, see `history`; those not reached are
         left out.
+        byproducts: findings that later derivations may use; each becomes `lineage/<name>.json`.
 
     Raises:
+        ValueError: a byproduct has a name that cannot be that of a file of its own.
         IntegrityError: the payload or an ancestor is not sound, or a parent's manifest is not at
         hand. StoreError: the folder cannot be written.
     """
@@ -84,6 +89,9 @@ def record(
         METRICS: canonical.dumps(metrics),
         ENVIRONMENT: canonical.dumps(environment),
     }
+    files.update(
+        {byproduct_file(name): canonical.dumps(each) for name, each in (byproducts or {}).items()}
+    )
     manifest = Manifest(
         name=draft.name,
         digests=inventory.digests,
@@ -103,13 +111,28 @@ def record(
     return manifest
 
 
+def byproduct_file(name: str) -> str:
+    """Where a byproduct is, in a model folder.
+
+    Raises:
+        ValueError: the name is not lower-case letters, digits and `-`, or one of the record's own files has it.
+    """
+    path = f"lineage/{name}.json"
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,63}", name) or path in (*_KINDS, MANIFEST):
+        raise ValueError(
+            f"a byproduct cannot be named {name!r}: use lower-case letters, digits and '-', and none of "
+            "manifest, metrics and environment"
+        )
+    return path
+
+
 def _with_byproducts(details: Details, files: Mapping[str, bytes]) -> Details:
     byproducts = tuple(
         Descriptor(
             name=name,
             digest={"sha256": hashlib.sha256(data).hexdigest()},
-            role=_KINDS[name][0],
-            media_type=_KINDS[name][1],
+            role=_KINDS.get(name, _BYPRODUCT)[0],
+            media_type=_KINDS.get(name, _BYPRODUCT)[1],
         )
         for name, data in files.items()
     )
