@@ -106,6 +106,24 @@ class Adapted:
     is kept as `lineage/<name>.json`, bound by digest, and read back with `Run.recall`."""
 
 
+class Taught(Protocol):
+    """What teachers say about training rows: an `Attach`, with figures worth recording."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Such as how much of the probability was left out."""
+        ...
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """How wide the vectors of each value are, by the name that it has in a batch."""
+        ...
+
+    def __call__(self, rows: Sequence[int]) -> Batch:
+        """Under `teacher.<number>.<key>`, see `training.teaching`."""
+        ...
+
+
 class Run(Protocol):
     """All that an adapter may touch besides the module."""
 
@@ -206,16 +224,19 @@ class Run(Protocol):
         """
         ...
 
-    def teach(self, teachers: Sequence[ModelRef], lesson: Lesson, plan: FitPlan) -> Attach:
+    def teach(self, teachers: Sequence[ModelRef], lesson: Lesson, plan: FitPlan) -> Taught:
         """What teachers say about the rows that `fit` trains on with `plan`, computed once and kept on disk.
 
+        Each teacher is opened only if its answers are not kept yet, and is gone from memory afterwards.
+
         Args:
-            teachers: models of the same task, averaged if there are several; none: `origin`.
+            teachers: models of the same task; none: `origin`.
             lesson: what to keep of their outputs.
             plan: how the training will be; early stopping may hold out rows.
 
         Raises:
             IncompatibleStep: a teacher has other labels or another vocabulary.
+            StoreError: there is no room for the answers.
         """
         ...
 

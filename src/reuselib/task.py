@@ -130,7 +130,8 @@ class Task(ABC):
     @property
     def meaning(self) -> Literal["categories", "decisions", "numbers"]:
         """What a row of outputs holds: scores of categories of which one is right, a score for each of several
-        yes-or-no decisions, or plain numbers. Decides how outputs of two networks are compared."""
+        yes-or-no decisions, or plain numbers. Decides how outputs of two networks are compared.
+        """
         return "numbers"
 
     def predictions(self, logits: Tensor, batch: Batch) -> Tensor:

@@ -54,7 +54,7 @@ def rehearse(plan: Plan, report: Report | None = None) -> tuple[Rehearsal, ...]:
     from reuselib.training.seeds import seeded
 
     opened, session = begin(plan, plan.base.folder)
-    session = replace(session, fresh=opened.fresh, form=opened.form)
+    session = replace(session, fresh=opened.fresh, form=opened.form, rehearsing=True)
     module, found = opened.module, []
     told = _Memory(plan)
     stand_in: Teacher | None = None

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
-from reuselib.adapter import Attach, Json, ModelRef, Objective
-from reuselib.derivation.teacher import Teacher, complete
+from reuselib.adapter import Attach, Json, ModelRef, Objective, Taught
+from reuselib.derivation.teacher import (
+    Teacher,
+    complete,
+    refuse_other_form,
+    refuse_other_processor,
+)
 from reuselib.errors import DataError, IncompatibleStep
 from reuselib.progress import Report
 
@@ -23,6 +29,9 @@ if TYPE_CHECKING:
     from reuselib.task import Batch, Examples, Processor, Rows, Task
     from reuselib.training.lessons import Lesson
     from reuselib.training.plan import FitPlan, ParameterGroup
+
+NUM_COMPARED = 64
+"""Training rows that are encoded with both processors to see that two models take them in alike."""
 
 
 @dataclass
@@ -74,9 +83,13 @@ class Session:
     """What the chain had before it was compressed, for an adapter that uses it."""
     remembered: Callable[[str], Json] | None = None
     """What `recall` asks."""
+    rehearsing: bool = False
+    """Nothing is kept, and only what the first few steps need is computed."""
     trackers: tuple[str, ...] = ()
     logging_dir: Path | None = None
     report: Report | None = None
+    loaded: MutableMapping[nn.Module, tuple[Json, ...]] = field(default_factory=WeakKeyDictionary)
+    """What must be replayed to open again a network that `load` gave, should an adapter hand it back."""
     settled: dict[str, Json] = field(default_factory=dict)
     """In what way the last `fit` ran: precision, device, processes, threads."""
 
@@ -106,6 +119,7 @@ class Session:
     ) -> dict[str, float]:
         """Train; holds out a tenth of the training rows if early stopping needs a split and there is none."""
         from reuselib.training.loop import Job, fit
+        from reuselib.training.zeros import sparse_parameters
 
         splits = self.splits.with_validation() if plan.early_stopping else self.splits
         validation = splits.validation if plan.early_stopping else None
@@ -118,6 +132,7 @@ class Session:
             groups=tuple(groups),
             objective=objective,
             attach=attach,
+            sparse=sparse_parameters(module, self.fresh) if self.form == "sparse" else (),
             trackers=self.trackers,
             logging_dir=self.logging_dir,
             report=self.report,
@@ -165,7 +180,7 @@ class Session:
         return None if self.remembered is None else self.remembered(name)
 
     def load(self, ref: ModelRef) -> nn.Module:
-        """Another model of the same task, in evaluation mode."""
+        """Another model of the same task, in evaluation mode, that takes batches as they are encoded here."""
         from reuselib.model.opening import open_network
         from reuselib.model.source import resolve
 
@@ -173,20 +188,33 @@ class Session:
         opened = open_network(
             pinned.folder, self.task, self.store, trust_remote_code=ref.trust_remote_code
         )
-        return complete(opened).module
+        module = complete(opened).module
+        refuse_other_form(pinned.manifest.name, opened.form)
+        rows = list(islice(self.splits.train, NUM_COMPARED)) if self.rows is not None else []
+        refuse_other_processor(
+            pinned.manifest.name, self.task, rows, (self.encoded.processor, opened.processor)
+        )
+        self.loaded[module] = opened.rebuild
+        return module
 
     def origin(self) -> nn.Module:
         """The model before it was compressed."""
-        if self.origin_teacher is None:
-            raise IncompatibleStep(
-                "an adapter asked for the origin without saying that it uses it",
-                fix="let its `uses_origin` be true",
-            )
-        return self.origin_teacher.module()
+        return self._origin_teacher().module()
 
-    def teach(self, teachers: Sequence[ModelRef], lesson: Lesson, plan: FitPlan) -> Attach:
+    def teach(self, teachers: Sequence[ModelRef], lesson: Lesson, plan: FitPlan) -> Taught:
         """What teachers say about the training rows, kept on disk."""
-        raise NotImplementedError
+        from reuselib.derivation.lecture import Lecture, named_teacher
+
+        splits = self.splits.with_validation() if plan.early_stopping else self.splits
+        named = [named_teacher(ref, self.task, self.store) for ref in teachers]
+        lecture = Lecture(
+            rows=splits.train,
+            digest=splits.facts["splits"]["train"]["digest"],
+            session=self,
+            lesson=lesson,
+            plan=plan,
+        )
+        return lecture.by(named or [self._origin_teacher()])
 
     def reference(self) -> Mapping[str, float | str]:
         """What the task's simple method reaches on these rows; empty if it has none."""
@@ -195,6 +223,14 @@ class Session:
     def with_fresh(self, fresh: frozenset[str]) -> Session:
         """The same session for a module in which those tensors are newly initialised."""
         return replace(self, fresh=fresh)
+
+    def _origin_teacher(self) -> Teacher:
+        if self.origin_teacher is None:
+            raise IncompatibleStep(
+                "an adapter asked for the origin without saying that it uses it",
+                fix="let its `uses_origin` be true",
+            )
+        return self.origin_teacher
 
     def _examples(self, split: str) -> Examples:
         rows = getattr(self.splits, split)

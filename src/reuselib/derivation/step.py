@@ -91,7 +91,10 @@ def perform(
             module,
             parent.processor,
             form,
-            rebuild=(*parent.rebuild, *_own_structure(adapter, adapted)),
+            rebuild=(
+                *session.loaded.get(adapted.module, parent.rebuild),
+                *_own_structure(adapter, adapted),
+            ),
             requires=() if adapter.whole else identity,
         ),
         structure=adapted.structure,

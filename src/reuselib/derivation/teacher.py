@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from reuselib.model.opening import Opened
+    from reuselib.task import Processor, Rows, Task
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Teacher:
     identity: tuple[str, ...]
     """Its digests, see `derivation.plan.identity`; empty if what it says is not to be kept."""
     open: Callable[[], Opened]
+    name: str = "the model before it was compressed"
+    """For messages."""
 
     def module(self) -> nn.Module:
         """The network, in evaluation mode.
@@ -40,3 +43,48 @@ def complete(opened: Opened) -> Opened:
             fix="fine-tune it for the task first and name the child",
         )
     return opened
+
+
+def refuse_other_form(name: str, form: str) -> None:
+    """What another model's weights are taken from must have plain ones.
+
+    Raises:
+        IncompatibleStep: it holds an adapter or integer weights.
+    """
+    if form not in ("dense", "sparse"):
+        raise IncompatibleStep(
+            f"{name} is of form '{form}', so it has no plain weights to start from",
+            expected="a dense or a sparse model",
+            fix="merge it first"
+            if "adapter" in form
+            else "name the model that it was quantized from",
+        )
+
+
+def refuse_other_processor(
+    name: str, task: Task, rows: Rows, processors: tuple[Processor, Processor]
+) -> None:
+    """Batches are encoded with the processor of the model before the step, whichever network is to take them.
+
+    Args:
+        name: of the other model.
+        task: of both.
+        rows: a few, to be encoded with both.
+        processors: ours and the other model's.
+
+    Raises:
+        IncompatibleStep: they differ.
+    """
+    from reuselib.training.notebook import encoding_digest
+
+    vocabularies = [each.get_vocab() for each in processors if hasattr(each, "get_vocab")]
+    alike = not vocabularies or vocabularies[0] == vocabularies[-1]
+    if alike and rows:
+        digests = {encoding_digest(task, each, task.encode(rows, each)) for each in processors}
+        alike = len(digests) == 1
+    if not alike:
+        raise IncompatibleStep(
+            f"{name} takes rows in otherwise than the model before this step: another tokenizer or image processor",
+            expected="a model with the same one",
+            fix="name a model of the same family",
+        )

@@ -65,6 +65,7 @@ def apply(bench: Bench, parent: Path, target: Path) -> bool:
     import torch.distributed as dist
 
     from reuselib.derivation.session import Encoded, Session
+    from reuselib.derivation.teacher import Teacher
     from reuselib.lineage.store import Store
     from reuselib.lineage.tensors import save_tensors
     from reuselib.model.opening import open_network
@@ -75,7 +76,13 @@ def apply(bench: Bench, parent: Path, target: Path) -> bool:
     with seeded(0):
         opened = open_network(parent, task, store)
     session = Session(
-        task=task, rows=splits, encoded=Encoded(task, opened.processor), seed=0, store=store
+        task=task,
+        rows=splits,
+        encoded=Encoded(task, opened.processor),
+        seed=0,
+        store=store,
+        # without an identity, so that each process computes for itself what it says
+        origin_teacher=Teacher((), lambda: open_network(parent, task, store)),
     )
     with seeded(0):
         module = bench.adapter.adapt(opened.module, session.with_fresh(opened.fresh)).module

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from reuselib.training.checks import num_steps
+
 if TYPE_CHECKING:
     from reuselib.task import Examples, Task
+    from reuselib.training.plan import FitPlan
 
 BATCHES_PER_POOL = 128
 """Rows are sorted by length within pools of so many batches: long enough that next to nothing is padded, short
@@ -54,6 +57,15 @@ def plan_batches(
             ranked[at : at + batch_size].tolist() for at in range(0, len(ranked), batch_size)
         ]
     return [batches[at] for at in random.permutation(len(batches))]
+
+
+def planned_rows(
+    plan: FitPlan, lengths: Sequence[int] | None, num_rows: int, *, seed: int
+) -> list[int]:
+    """The rows that a training looks at, in order of their numbers: all, unless it ends within the first epoch."""
+    steps = num_steps(plan, num_rows)
+    batches = plan_batches(lengths, num_rows, plan.batch_size, seed=seed, epoch=0)
+    return sorted(row for batch in batches[:steps] for row in batch)
 
 
 def micro_batches(rows: Sequence[int], num_micro_rows: int) -> list[list[int]]:

@@ -1,0 +1,172 @@
+"""Distillation: a student learns from what a teacher says, such as a pruned model from what it was before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from reuselib.adapter import Adapted, Adapter, Finding, Json, ModelRef, Run, Weights
+from reuselib.errors import IncompatibleStep
+from reuselib.measure.claims import bit_equal, same_bits, same_shapes
+from reuselib.training.lessons import Lesson, Losses
+from reuselib.training.plan import FitPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reuselib.task import Batch
+
+LAST = ((-1, -1),)
+"""The pairs of an empty `layer_map`."""
+TEMPERATURE = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(Adapter):
+    """Train a student on a teacher's outputs: by default the model itself, on those of what it was before compression.
+
+    What teachers say about the training rows is computed once and kept in the store (Hinton et al., 2015).
+    """
+
+    kind: ClassVar[str] = "distill"
+    relation: ClassVar[str] = "distill"
+    roles: ClassVar[Mapping[str, str]] = {"teachers": "teacher", "student": "student-init"}
+
+    teachers: tuple[ModelRef, ...] = ()
+    """Models of the same task; the student learns from each to the same part. Empty: the model that the chain had
+    before it was compressed."""
+    student: ModelRef | None = None
+    """Another model of the same task and tokenizer to start from; null: the model before this step."""
+    blocks: tuple[int, ...] | None = None
+    """Start from these blocks of the model before this step, such as `[0, 2, 4]`; null: all."""
+    temperature: float = TEMPERATURE
+    """Both sides' logits are divided by it, so that what the teacher holds unlikely counts for more."""
+    losses: Losses = Losses()
+    """What the student is trained on, and how much each part counts."""
+    layer_map: tuple[tuple[int, int], ...] = ()
+    """For hidden states and relations: pairs of a block of the student and the block of the teacher that it learns
+    from, counted from 0, or from -1 for the last. Empty: the last from the last."""
+    top_k: int | None = None
+    """Of the teacher's probabilities keep the largest so many and the sum of the others: spares room on the disk where
+    categories are many, as tokens are. Null: all."""
+    fit: FitPlan = FitPlan()
+    """How to train."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+        if self.student is not None and self.blocks is not None:
+            raise ValueError("student and blocks both say what to start from: give one of them")
+        if self.blocks is not None and (
+            not self.blocks or self.blocks[0] < 0 or list(self.blocks) != sorted({*self.blocks})
+        ):
+            raise ValueError(f"blocks must be different numbers from 0 up, got {[*self.blocks]}")
+        if not self.losses.logits and (self.top_k is not None or self.temperature != TEMPERATURE):
+            raise ValueError("temperature and top_k have no effect without losses.logits")
+        if self.layer_map and not (self.losses.hidden or self.losses.relations):
+            raise ValueError("layer_map has no effect without losses.hidden or losses.relations")
+
+    @property
+    def uses_origin(self) -> bool:
+        """See `Adapter`; so it is if no teacher is named."""
+        return not self.teachers
+
+    def follow(self, form: str) -> str:
+        """See `Adapter.follow`; the zeros of a sparse model stay."""
+        return form if form == "sparse" else super().follow(form)
+
+    def adapt(self, module: nn.Module, run: Run) -> Adapted:
+        """Build the student and train it."""
+        from reuselib.training.pupil import Course, Pupil
+
+        self._refuse_idle(run)
+        module, structure, stock = self._start(module, run)
+        taught = run.teach(self.teachers, self._lesson, self.fit)
+        course = Course(
+            task=run.task,
+            losses=self.losses,
+            temperature=self.temperature,
+            pairs=self.layer_map or LAST,
+        )
+        pupil = Pupil(module, course, run.example(), taught.widths)
+        pupil.requires_grad_(True)
+        before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        with pupil.watching():
+            metrics = run.fit(pupil, self.fit, objective=_own_loss, attach=taught)
+        moved = [name for name, buffer in module.named_buffers() if not buffer.equal(before[name])]
+        trained = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+        return Adapted(
+            module,
+            structure={**structure, "trained": sorted(trained), "statistics": sorted(moved)},
+            stock=stock,
+            metrics={**metrics, **taught.metrics},
+        )
+
+    @property
+    def _lesson(self) -> Lesson:
+        theirs = tuple(dict.fromkeys(pair[1] for pair in self.layer_map or LAST))
+        return Lesson(
+            logits=self.losses.logits > 0,
+            top_k=self.top_k,
+            temperature=self.temperature if self.top_k else 1.0,
+            hidden_states=theirs if self.losses.hidden else (),
+            relations=theirs if self.losses.relations else (),
+        )
+
+    def _start(self, module: nn.Module, run: Run) -> tuple[nn.Module, dict[str, Json], bool]:
+        """The student before it learns, what later loads need of it, and whether its configuration says so."""
+        if self.student is None:
+            return module, {}, True
+        try:
+            return run.load(self.student), {}, True
+        except IncompatibleStep as error:
+            raise IncompatibleStep(
+                f"student: {error.what}",
+                expected="a model that is complete for this task, with the tokenizer of the model before this step",
+                fix="make it the base, and name the model before this step under `teachers`",
+            ) from error
+
+    def _refuse_idle(self, run: Run) -> None:
+        """Options that have no effect for this task."""
+        meaning = run.task.meaning
+        if meaning == "numbers" and self.temperature != TEMPERATURE:
+            raise IncompatibleStep(
+                "temperature has no effect: the task's outputs are plain numbers, which are compared as they are",
+                expected="outputs that are scores of categories or decisions",
+                fix="leave out temperature",
+            )
+        if meaning != "categories" and self.top_k is not None:
+            raise IncompatibleStep(
+                "top_k has no effect: the task's outputs are not the scores of categories of which one is right",
+                expected="a task with one right category",
+                fix="leave out top_k",
+            )
+
+    def prove(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
+        """Every teacher is at hand as recorded; names and shapes are those of the start; something was learned."""
+        start = parents[0] if self.student is None else parents[1 + len(self.teachers)]
+        num_teachers = len(self.teachers) or 1
+        learned = set(structure["trained"])
+        # whoever calls has compared the digest of every parent with the manifest before
+        yield Finding(
+            "every teacher is at hand with the recorded digest",
+            len(parents) == 1 + num_teachers + (self.student is not None),
+            f"{num_teachers} teachers; what they said about the rows cannot be had without the rows",
+        )
+        yield same_shapes(start, child, learned)
+        still = [n for n in child if n not in learned and n not in structure["statistics"]]
+        yield bit_equal("what does not learn is bit-equal to the start", start, child, still)
+        changed = any(
+            n not in start or not same_bits(child[n], start[n]) for n in child if n in learned
+        )
+        yield Finding("at least one tensor differs from the start", changed)
+
+
+def _own_loss(pupil: nn.Module, batch: Batch) -> Tensor:
+    """The pupil's own, see `Pupil`."""
+    return pupil(batch)
