@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from reuselib.measure import latency
+
 # The same cases in every run, and no clock: machines that run tests are busy.
 settings.register_profile("reuselib", deadline=None, derandomize=True)
 settings.load_profile("reuselib")
@@ -18,6 +20,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault(
     "GOMP_SPINCOUNT", "1000"
 )  # two test processes share the cores, see `cli.main`
+
+# No test asserts a time, so a few calls of each model are enough.
+latency.STANDARD = latency.Protocol(seconds=0.01, rounds=3, warm_up=1)
 
 SENSES = """\
 base: {source: ./somewhere}

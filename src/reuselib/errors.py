@@ -114,6 +114,25 @@ class LawBroken(ReuseError):
         super().__init__(f"law '{law}' is broken: {what}", fix=fix)
 
 
+class GateFailed(ReuseError):
+    """The last child of a recipe misses what its gates ask for. The child is in the store.
+
+    Args:
+        what: each gate that failed, with figure, bound and measured value.
+        figures: names of the figures that failed.
+        expected: what would have been right.
+        fix: what to do now.
+    """
+
+    exit_code = 4
+
+    def __init__(
+        self, what: str, *, figures: Sequence[str] = (), expected: str = "", fix: str = ""
+    ) -> None:
+        self.figures = tuple(figures)
+        super().__init__(what, expected=expected, fix=fix)
+
+
 class IntegrityError(ReuseError):
     """Bytes do not match their record, or a record is malformed.
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter, ModelRef
+from reuselib.measure.gates import Gate
+from reuselib.measure.latency import Protocol
 from reuselib.progress import Report
 from reuselib.task import Task
 
@@ -34,15 +36,18 @@ class Runtime:
     """Where trackers write; default: `runs` in the folder you are in."""
     report: Report | None = None
     """Called with the progress of the run."""
+    protocol: Protocol | None = None
+    """How times are taken; default: `reuselib.measure.latency.STANDARD`."""
 
 
-def derive(
+def derive(  # noqa: PLR0913 - the fields of a recipe, and what does not change the child
     base: ModelRef | Model | nn.Module | str | Path,
     steps: Adapter | Sequence[Adapter],
     *,
     task: Task,
     data: Data | Splits | None = None,
     seed: int = 0,
+    gates: Sequence[Gate] = (),
     runtime: Runtime = Runtime(),
 ) -> Model:
     """Apply `steps` in order and return the last child; `base` stays as it is.
@@ -57,13 +62,15 @@ def derive(
         task: what the model is for.
         data: rows to learn from and to measure on.
         seed: where all chance comes from.
+        gates: what the last child must reach; it stays in the store if it does not.
         runtime: store, output, progress: what does not change the child.
 
     Raises:
+        GateFailed: the last child misses a gate.
         ReuseError: with what happened, what was expected and how to fix it. The store then holds whole children only.
     """
     from reuselib.derivation.execution import execute
     from reuselib.derivation.plan import plan
 
-    settled = plan(base, steps, task=task, data=data, seed=seed, store=runtime.store)
+    settled = plan(base, steps, task=task, data=data, seed=seed, gates=gates, store=runtime.store)
     return execute(settled, runtime).model()

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter
+from reuselib.derivation.judging import pass_gates
+from reuselib.derivation.measuring import Gauge
 from reuselib.derivation.origin import find_origin
 from reuselib.derivation.plan import Plan, as_parent, identity
 from reuselib.derivation.recall import recall
@@ -66,13 +68,11 @@ def execute(plan: Plan, runtime: Runtime) -> Execution:
     """Make what the store lacks, then copy the last child to `runtime.output`.
 
     Raises:
+        GateFailed: the last child misses a gate; it is in the store, and nothing is copied.
         ReuseError: a step failed; the children before it are in the store.
     """
     _refuse_many_processes()
-    children = [
-        Child(adapter, folder, Manifest.read(folder), reused=True)
-        for adapter, folder in zip(plan.steps, plan.finished(), strict=False)
-    ]
+    children = list(found(plan))
     opened = None
     if len(children) < len(plan.steps):
         if runtime.output is not None:
@@ -81,9 +81,18 @@ def execute(plan: Plan, runtime: Runtime) -> Execution:
         made, opened = _make(plan, children, runtime)
         children += made
     last = children[-1]
+    pass_gates(plan, last.folder, last.manifest, reused=last.reused, protocol=runtime.protocol)
     if runtime.output is not None and not _holds(runtime.output, last.manifest):
         deliver(last.folder, runtime.output, overwrite=runtime.overwrite)
     return Execution(plan, tuple(children), runtime.output, opened)
+
+
+def found(plan: Plan) -> tuple[Child, ...]:
+    """Children of the leading steps that are in the store already, intact."""
+    return tuple(
+        Child(adapter, folder, Manifest.read(folder), reused=True)
+        for adapter, folder in zip(plan.steps, plan.finished(), strict=False)
+    )
 
 
 def _refuse_many_processes() -> None:
@@ -108,12 +117,13 @@ def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child],
     parent = as_parent(done[-1].folder, done[-1].manifest) if done else plan.base
     opened, session = begin(plan, parent.folder)
     session = replace(session, trackers=runtime.trackers, logging_dir=runtime.logging_dir)
+    gauge = Gauge(plan, session, runtime.protocol)
     made: list[Child] = []
     for index in range(len(done), len(plan.steps)):
         adapter = plan.steps[index]
         report = _labelled(runtime.report, f"[{index + 1}/{len(plan.steps)}] {adapter.kind}")
         child, opened = _step(
-            plan, adapter, parent, opened, replace(session, report=report, settled={})
+            gauge, adapter, parent, opened, replace(session, report=report, settled={})
         )
         made.append(child)
         parent = as_parent(child.folder, child.manifest)
@@ -121,11 +131,12 @@ def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child],
 
 
 def _step(
-    plan: Plan, adapter: Adapter, parent: Pinned, opened: Opened, session: Session
+    gauge: Gauge, adapter: Adapter, parent: Pinned, opened: Opened, session: Session
 ) -> tuple[Child, Opened]:
     """Compute one child in a temporary folder, which becomes the child only when it is complete."""
     from reuselib.derivation.step import perform
 
+    plan = gauge.plan
     derivation_id = plan.id(adapter, parent)
     session = replace(
         session,
@@ -133,11 +144,13 @@ def _step(
         form=opened.form,
         remembered=partial(recall, parent, plan.store),
     )
+    gauge.before(parent, opened.module)
     with plan.store.fill(derivation_id) as growing:
         outcome = perform(
             adapter, opened, session, identity=identity(parent.manifest), folder=growing
         )
-        write_record(plan, adapter, parent, outcome, growing)
+        side, figures = gauge.after(adapter, parent, outcome, growing)
+        write_record(plan, adapter, parent, outcome, figures, growing)
     folder = plan.store.find(derivation_id)
     if folder is None:
         raise StoreError(
@@ -147,6 +160,7 @@ def _step(
         )
     manifest = Manifest.read(folder)
     plan.store.remember_root(manifest.digests.dir_hash, folder)
+    gauge.keep(as_parent(folder, manifest), side, adapter, parent)
     return Child(adapter, folder, manifest, reused=False), outcome.opened
 
 

@@ -16,6 +16,7 @@ from reuselib.lineage.chain import history
 from reuselib.lineage.manifest import Manifest
 from reuselib.lineage.store import Store
 from reuselib.lineage.verify import verify
+from reuselib.measure.gates import Gate, faults
 from reuselib.model.reference import Base, reference
 from reuselib.model.source import Pinned, resolve
 
@@ -38,6 +39,8 @@ class Plan:
     """Where the rows come from, pinned; no path of this machine. None for rows from Python."""
     seed: int
     store: Store
+    gates: tuple[Gate, ...] = ()
+    """What the last child must reach. A condition on the run: it is in no record and no identity."""
 
     def id(self, adapter: Adapter, parent: Pinned) -> str:
         """Derivation id of the child that `adapter` makes of `parent`: 64 hex digits.
@@ -82,13 +85,14 @@ class Plan:
         return tuple(found)
 
 
-def plan(
+def plan(  # noqa: PLR0913 - the fields of a recipe, and the store
     base: Base,
     steps: Adapter | Sequence[Adapter],
     *,
     task: Task,
     data: Data | Splits | None = None,
     seed: int = 0,
+    gates: Sequence[Gate] = (),
     store: Path | None = None,
 ) -> Plan:
     """Pin and check everything that can be without loading a network; see `derive` for the parameters.
@@ -107,6 +111,7 @@ def plan(
         raise IncompatibleStep(
             "there is no step", expected="at least one adapter", fix="add one under `steps`"
         )
+    _refuse_gates(gates, task)
     place = Store.default(store)
     pinned = resolve(reference(base, task, place), place)
     check_order(steps, form_of(pinned.manifest))
@@ -120,7 +125,17 @@ def plan(
         data=data.pin(splits) if isinstance(data, Data) and splits is not None else None,
         seed=seed,
         store=place,
+        gates=tuple(gates),
     )
+
+
+def _refuse_gates(gates: Sequence[Gate], task: Task) -> None:
+    problems = [
+        Problem("", f"gates[{index}].{figure}", message)
+        for index, figure, message in faults(gates, task)
+    ]
+    if problems:
+        raise RecipeError(problems)
 
 
 def check_order(steps: Sequence[Adapter], form: str) -> tuple[str, ...]:

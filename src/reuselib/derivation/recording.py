@@ -1,10 +1,9 @@
-"""What a finished step is recorded as: its manifest, its figures and its card."""
+"""What a finished step is recorded as: its manifest and its card, with its figures."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,13 +28,12 @@ if TYPE_CHECKING:
 
 
 def write_record(
-    plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome, folder: Path
+    plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome, figures: Figures, folder: Path
 ) -> None:
     """Write `lineage/` and the card into a folder that holds the payload."""
     others = [(role, resolve(ref, plan.store)) for role, ref in references(adapter)]
     if adapter.uses_origin:
         others.append(("teacher", find_origin(parent, plan.store)))
-    figures = _figures(plan, outcome)
     ancestors = dict(parent.history)
     for _, other in others:
         ancestors.update(other.history)
@@ -106,18 +104,6 @@ def _dropped(parent: Pinned, outcome: Outcome) -> tuple[str, ...]:
         return ()
     names = {f"{outcome.prefix}{name}" for name in headers(parent.folder)}
     return tuple(sorted(names - outcome.names))
-
-
-def _figures(plan: Plan, outcome: Outcome) -> Figures:
-    return Figures(
-        metric=plan.task.metric if outcome.after else "",
-        before=outcome.before,
-        after=outcome.after,
-        reference=outcome.reference,
-        step=outcome.figures,
-        cost={**asdict(outcome.cost), "seconds": outcome.seconds},
-        test=plan.splits.facts["splits"]["test"] if plan.splits else {},
-    )
 
 
 def _data(plan: Plan) -> dict[str, Json] | None:

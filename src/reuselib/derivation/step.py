@@ -1,4 +1,4 @@
-"""One step: a child computed, measured and written, ready to be recorded."""
+"""One step: a child computed and written, ready to be measured and recorded."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from reuselib.adapter import Adapted, Adapter, Json
 from reuselib.derivation.session import Session
 from reuselib.errors import LawBroken
 from reuselib.measure.cost import Cost, cost
+from reuselib.measure.memory import peak_memory
 from reuselib.model.opening import Opened
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ class Outcome:
     """How the network before the step differed from its folder, see `Opened`."""
     names: frozenset[str]
     """Tensors of the network before the step."""
-    before: Mapping[str, float]
-    after: Mapping[str, float]
     figures: Mapping[str, float]
     """What the adapter found worth recording."""
     byproducts: Mapping[str, Json]
@@ -48,6 +47,8 @@ class Outcome:
     finished: datetime
     seconds: float
     """Wall time of the adapter alone, without measuring and saving."""
+    peak_bytes: int | None
+    """The most memory that this process held while the adapter worked; None where the system does not tell."""
 
 
 def perform(
@@ -69,10 +70,9 @@ def perform(
     from reuselib.training.seeds import seeded
 
     began = datetime.now(UTC)
-    before = _measured(parent.module, session)
     shapes = _shapes(parent.module)
     started = time.perf_counter()
-    with seeded(session.seed):
+    with seeded(session.seed), peak_memory() as peak:
         adapted = adapter.adapt(parent.module, session.with_fresh(parent.fresh))
     seconds = time.perf_counter() - started
     # a module keeps its marks from earlier steps, so they only count if this one trained
@@ -101,8 +101,6 @@ def perform(
         fresh=parent.fresh,
         prefix=parent.prefix,
         names=frozenset(shapes),
-        before=before,
-        after=_measured(module, session),
         figures=adapted.metrics,
         byproducts=adapted.byproducts,
         reference=session.reference(),
@@ -111,12 +109,8 @@ def perform(
         started=began,
         finished=datetime.now(UTC),
         seconds=seconds,
+        peak_bytes=peak.num_bytes,
     )
-
-
-def _measured(module: nn.Module, session: Session) -> dict[str, float]:
-    """The task's metrics on the test rows; none if the recipe has no data."""
-    return session.evaluate(module) if session.rows is not None else {}
 
 
 def _shapes(module: nn.Module) -> Shapes:

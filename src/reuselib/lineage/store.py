@@ -1,14 +1,15 @@
 """The store: a local folder of children, so that what exists is not computed twice.
 
 `models/<derivation id>/` are children, `roots/` remembers bases by `dirHash`, `lessons/` keeps what
-teachers said, `tmp/` is where all of these grow. A child appears by one rename, complete and on the disk, or not at all.
+teachers said, `verdicts/` says which children missed a gate, `tmp/` is where all of these grow. A child appears by one
+rename, complete and on the disk, or not at all.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,31 @@ class Store:
         """As `fill`, for what a teacher said; what is there already stays only if it `is_whole`."""
         with self._growing(self.lesson(key), is_whole) as folder:
             yield folder
+
+    def mark_failed(self, derivation_id: str, failures: Sequence[str]) -> None:
+        """Note beside the child, which stays as it is, what gates of a recipe it missed; none: forget it."""
+        self._check_digest(derivation_id)
+        note = self._verdicts / f"{derivation_id}.json"
+        if not failures:
+            note.unlink(missing_ok=True)
+            return
+        with writing(self._verdicts):
+            self._verdicts.mkdir(parents=True, exist_ok=True)
+        write_file(note, canonical.dumps({"failed": list(failures)}))
+
+    def failures(self, derivation_id: str) -> tuple[str, ...]:
+        """What was last noted so; nothing if the child passed, or was never judged."""
+        self._check_digest(derivation_id)
+        try:
+            note = canonical.loads((self._verdicts / f"{derivation_id}.json").read_bytes())
+        except (OSError, IntegrityError):
+            return ()
+        failed = note.get("failed") if isinstance(note, dict) else None
+        return tuple(str(each) for each in failed) if isinstance(failed, list) else ()
+
+    @property
+    def _verdicts(self) -> Path:
+        return self.path / "verdicts"
 
     @property
     def _models(self) -> Path:

@@ -83,9 +83,7 @@ def _counts(num_rows: int) -> Iterator[Tensor]:
         yield counts.scatter_add_(1, drawn, torch.ones_like(counts))
 
 
-def _called(
-    task: Task, observed: Mapping[str, Tensor], names: list[str]
-) -> dict[str, Tensor]:
+def _called(task: Task, observed: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
     """Metrics that must be computed anew for each resample; those that cannot be are left out."""
     import torch
 

@@ -1,0 +1,75 @@
+"""Gates of a recipe held against its last child."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.derivation.plan import Plan
+from reuselib.errors import GateFailed
+from reuselib.measure.gates import UNSTABLE, Verdict, judge
+from reuselib.model.figures import Figures, read_figures
+
+if TYPE_CHECKING:
+    from reuselib.lineage.manifest import Manifest
+    from reuselib.measure.latency import Protocol
+
+
+def pass_gates(
+    plan: Plan, folder: Path, manifest: Manifest, *, reused: bool, protocol: Protocol | None = None
+) -> None:
+    """Judge the last child by its recorded figures, and note in the store what it missed.
+
+    A figure that was recorded as unstable is measured anew if the child was made in an earlier run; everything else
+    is taken from the record, so that a repeated run loads no network.
+
+    Raises:
+        GateFailed: a gate is missed.
+    """
+    if not plan.gates:
+        return
+    figures = read_figures(folder)
+    verdicts = _judged(plan, figures)
+    if reused and any(each.measured == UNSTABLE for each in verdicts):
+        verdicts = _judged(plan, _timed_anew(plan, folder, manifest, figures, protocol))
+    failed = [each for each in verdicts if not each.passed]
+    plan.store.mark_failed(manifest.derivation_id, [each.told for each in failed])
+    if failed:
+        raise GateFailed(
+            "\n".join(f"gate failed: {each.told}" for each in failed),
+            figures=[each.figure for each in failed],
+            expected=f"{len(verdicts)} gates passed; {len(verdicts) - len(failed)} did",
+            fix=_fix(failed, figures, folder),
+        )
+
+
+def _judged(plan: Plan, figures: Figures) -> tuple[Verdict, ...]:
+    return judge(plan.gates, figures.flat(), figures.flat_origin(), figures.ratios(), plan.task)
+
+
+def _timed_anew(
+    plan: Plan, folder: Path, manifest: Manifest, figures: Figures, protocol: Protocol | None
+) -> Figures:
+    """Figures with times of now in the place of those that were recorded."""
+    from reuselib.derivation.measuring import time_again
+
+    speedup, cost, origin_cost = time_again(plan, folder, manifest, protocol)
+    origin = {**figures.origin, "speedup": speedup}
+    origin["cost"] = {**figures.flat_origin(), **origin_cost}
+    return replace(figures, cost={**figures.cost, **cost}, origin=origin)
+
+
+def _fix(failed: Sequence[Verdict], figures: Figures, folder: Path) -> str:
+    """What to do now; a child that failed is never thrown away."""
+    kept = f"the child is kept in {folder}, marked as failed"
+    if any(each.measured == UNSTABLE for each in failed):
+        return f"run the same command again when the machine is quiet: only the times are then taken anew; {kept}"
+    if any(each.measured is None for each in failed):
+        why = (
+            figures.origin.get("missing")
+            or "there are no test rows, or the task has no such figure"
+        )
+        return f"{why}; change the gate or the recipe; {kept}"
+    return f"change the recipe, or the gate; {kept}"
