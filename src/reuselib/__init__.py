@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from reuselib.adapters.finetune import FineTune as FineTune
     from reuselib.adapters.lora import LoRA as LoRA
     from reuselib.adapters.merge import Merge as Merge
+    from reuselib.adapters.sparsify import Sparsify as Sparsify
     from reuselib.data import Data as Data
     from reuselib.data import Splits as Splits
     from reuselib.derivation.derive import Runtime as Runtime
@@ -63,6 +64,7 @@ _EXPORTS = {
     "Run": "adapter",
     "Runtime": "derivation.derive",
     "Schedule": "training.plan",
+    "Sparsify": "adapters.sparsify",
     "Splits": "data",
     "Task": "task",
     "TextClassification": "tasks.text_classification",

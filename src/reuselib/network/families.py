@@ -14,7 +14,11 @@ very module, also after it was pruned unevenly:
 
 The inputs of `attention.output` are the heads, `head_dim` after another; those of `feed_forward.down` are the units.
 To silence a unit or a head, zero these columns: `matrix(layer)[:, columns] = 0` (`network/layers.py`), with
-`attention.columns(head)` or `[unit]`. Dropping blocks and cutting for good is done by `network/cutting.py`.
+`attention.columns(head)` or `[unit]`. To drop blocks, or to cut for good:
+
+    plan = axes.plan(module, Keep(blocks=(0, 2, 4)))     # network/axes.py: a Cut, plain data, `to_json` and `of_json`
+    stock = stating.resize(module, plan)                 # network/stating.py: in place; False: not said by the config
+    cutting.cut(skeleton, plan)                          # network/cutting.py: the same again, in `rebuild`
 """
 
 from __future__ import annotations
@@ -164,7 +168,7 @@ def _stacks(module: nn.Module, table: Table) -> tuple[str, ...]:
 
 
 def _names(module: nn.Module) -> tuple[str, ...]:
-    return tuple(name for name, _ in module.named_modules())  # pyright: ignore
+    return tuple(name for name, _ in module.named_modules())
 
 
 def is_named(name: str, endings: Sequence[str]) -> bool:

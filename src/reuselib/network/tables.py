@@ -89,7 +89,8 @@ class Table:
     aloof: tuple[str, ...] = ()
     """Parameters that do not depend on the hidden width."""
     attributes: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Attributes of submodules, wherever they occur, that hold `hidden` or its `root`."""
+    """Attributes of submodules, wherever they occur, that hold the `hidden` width, its `root` or the number of
+    `blocks`."""
     first_block_holds: str = ""
     """A module that lies in the first block of a stack, or is wired to it, but serves all blocks."""
     one_set_of_heads: bool = False
@@ -153,6 +154,7 @@ _DISTILBERT = Table(
     embeddings=("embeddings.*_embeddings",),
     reads=("pre_classifier", "classifier", "qa_outputs", "vocab_transform", "vocab_projector"),
     writes=("pre_classifier", "vocab_transform"),
+    attributes={"n_layers": "blocks"},
 )
 
 _DEBERTA = replace(

@@ -25,6 +25,7 @@ from reuselib.training.stages import Stages
 from reuselib.training.stopping import Best
 from reuselib.training.threads import all_cores
 from reuselib.training.watch import Seen, Watch
+from reuselib.training.zeros import zeros_kept
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -50,6 +51,8 @@ class Job:
     """Replaces the task's loss; like it, summed over the batch's targets."""
     attach: Attach | None = None
     """What the objective finds in a batch besides the task's tensors."""
+    sparse: Sequence[str] = ()
+    """Names of parameters whose zeros stay zero."""
     trackers: tuple[str, ...] = ()
     """Names that accelerate knows, such as `tensorboard`."""
     logging_dir: Path | None = None
@@ -87,6 +90,7 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
         accelerator = stack.enter_context(opened(precision, job.trackers, job.logging_dir))
         stack.enter_context(placed(module, accelerator.device))
         stack.enter_context(stages.learning())
+        stack.enter_context(zeros_kept(module, job.sparse))
         stack.enter_context(seeded(job.seed, accelerator.process_index))
         wrapped = stack.enter_context(prepared(accelerator, module))
         if job.trackers:

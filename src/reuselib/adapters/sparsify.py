@@ -1,0 +1,228 @@
+"""Zeros among single weights: a share of each layer, or all but N of every M in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights
+from reuselib.errors import IncompatibleStep
+from reuselib.measure.claims import bit_equal, same_bits, same_shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LAYERS = ("Linear", "NonDynamicallyQuantizableLinear", "Conv1D", "Conv1d", "Conv2d", "Conv3d")
+"""Types whose weight is [out, in, ...], but for GPT-2's Conv1D, which keeps it as [in, out]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsify(Adapter):
+    """Set single weights to zero; steps that train afterwards keep them there.
+
+    The child is as large and as fast as before: zeros pay where something reads them, such as a file that is packed, or
+    a processor that skips two of four.
+    """
+
+    kind: ClassVar[str] = "sparsify"
+    relation: ClassVar[str] = "prune"
+
+    sparsity: float | None = None
+    """Share of the weights of each target that becomes zero, exact to one weight; give this or `pattern`."""
+    pattern: Literal["2:4", "4:8"] | None = None
+    """Keep the best two of every four weights along a layer's inputs, or four of every eight."""
+    method: Literal["magnitude"] = "magnitude"
+    """Which weights go: the smallest."""
+    target_modules: tuple[str, ...] | None = None
+    """Selectors of the layers, such as `op:Linear` or `*.query`; null: the linear layers and ungrouped convolutions of
+    the blocks. The head is never among them."""
+
+    def __post_init__(self) -> None:
+        if (self.sparsity is None) == (self.pattern is None):
+            raise ValueError("give either sparsity, such as 0.5, or pattern, such as `2:4`")
+        if self.sparsity is not None and not 0.01 <= self.sparsity < 1:
+            raise ValueError(
+                f"sparsity must be at least 0.01 and less than 1, got {self.sparsity:g}"
+            )
+
+    def follow(self, form: str) -> str:
+        """See `Adapter.follow`; more zeros may be added to a sparse model."""
+        if form != "sparse":
+            super().follow(form)
+        return "sparse"
+
+    def adapt(self, module: nn.Module, run: Run) -> Adapted:
+        """Zero weights in place."""
+        import torch
+
+        layers = self._targets(module, run.task.head(module))
+        before = _num_zero(layers.values())
+        with torch.no_grad():
+            for layer in layers.values():
+                matrix = _matrix(layer.weight, transposed=_is_transposed(layer))
+                matrix.masked_fill_(self._mask(matrix.abs()), 0.0)
+        num_zero = _num_zero(layers.values())
+        if num_zero == before:
+            raise IncompatibleStep(
+                f"the selected layers hold {num_zero} zeros already, so this step would have no effect",
+                expected="a higher `sparsity` than that of the model before",
+                fix="raise `sparsity`, or leave the step out",
+            )
+        structure: Json = {
+            "zeros": {
+                f"{name}.weight": int((each.weight == 0).sum()) for name, each in layers.items()
+            },
+            "transposed": [
+                f"{name}.weight" for name, each in layers.items() if _is_transposed(each)
+            ],
+        }
+        num_weights = sum(each.weight.numel() for each in layers.values())
+        metrics = {"num_zeros": float(num_zero), "sparsity": num_zero / num_weights}
+        return Adapted(module, structure=structure, metrics=metrics)
+
+    def _mask(self, scores: Tensor) -> Tensor:
+        """What to zero of a matrix, by the scores of its weights: [out, in] (bool)."""
+        from reuselib.pruning.masks import num_zeros, smallest, smallest_of_each
+
+        if self.pattern is not None:
+            return smallest_of_each(scores, self.pattern)
+        return smallest(scores, num_zeros(scores.numel(), self.sparsity or 0.0))
+
+    def _targets(self, module: nn.Module, head: Sequence[str]) -> dict[str, nn.Module]:
+        names = self._selected(module, head) if self.target_modules else _default(module, head)
+        layers = {name: module.get_submodule(name) for name in names}
+        if not layers:
+            raise IncompatibleStep(
+                f"target_modules={self.target_modules and list(self.target_modules)} matches no layer besides the head",
+                expected="linear layers or convolutions of the backbone",
+                fix="name layers, such as `op:Linear`",
+            )
+        for name, layer in layers.items():
+            self._check(name, layer)
+        return layers
+
+    def _selected(self, module: nn.Module, head: Sequence[str]) -> list[str]:
+        from reuselib.network.parts import within
+        from reuselib.network.selectors import select_modules
+
+        found = select_modules(module, self.target_modules or (), head=head)
+        inside_head = set(within(found, head))
+        return [name for name in found if name not in inside_head]
+
+    def _check(self, name: str, layer: nn.Module) -> None:
+        from reuselib.pruning.masks import PATTERNS
+
+        if type(layer).__name__ not in LAYERS:
+            raise IncompatibleStep(
+                f"target_modules selects {name}, which is of type {type(layer).__name__}",
+                expected=f"layers of type {', '.join(LAYERS)}",
+                fix="narrow target_modules, for instance with `op:Linear & block[:]`",
+            )
+        matrix = _matrix(layer.weight, transposed=_is_transposed(layer))
+        if not matrix.isfinite().all():
+            raise IncompatibleStep(
+                f"the weights of {name} are not all finite, so they have no order",
+                expected="finite weights",
+                fix="start from a sound model",
+            )
+        if self.pattern is not None and matrix.shape[1] % (size := PATTERNS[self.pattern][1]):
+            raise IncompatibleStep(
+                f"pattern='{self.pattern}' needs groups of {size}, but {name} has {matrix.shape[1]} inputs",
+                expected=f"layers whose number of inputs is a multiple of {size}",
+                fix="leave that layer out with `target_modules`, or use `sparsity`",
+            )
+
+    def prove(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
+        """As many zeros as recorded and as the recipe says; what is not zero, and the rest, is the parent's."""
+        parent, zeros = parents[0], structure["zeros"]
+        yield same_shapes(parent, child)
+        rest = [name for name in child if name not in zeros]
+        yield bit_equal("every other tensor is bit-equal to the parent's", parent, child, rest)
+        present = [
+            name
+            for name in zeros
+            if name in child and name in parent and child[name].shape == parent[name].shape
+        ]
+        yield _first(
+            "every target holds as many zeros as recorded",
+            self._miscounted(child, zeros, present),
+        )
+        if self.pattern is not None:
+            claim = f"every group along the inputs is {self.pattern}"
+            yield _first(claim, self._too_full(child, structure, present))
+        yield _first(
+            "the zeros are the parent's smallest weights, and all others are its own, bit for bit",
+            self._moved(parent, child, structure, present),
+        )
+
+    def _miscounted(
+        self, child: Weights, zeros: Json, names: Sequence[str]
+    ) -> Iterator[tuple[str, str]]:
+        from reuselib.pruning.masks import num_zeros
+
+        for name in names:
+            value = child[name]
+            found = int((value == 0).sum())
+            wanted = num_zeros(value.numel(), self.sparsity or 0.0)
+            if found != zeros[name] or found < wanted:
+                yield name, f"{found} zeros, recorded {zeros[name]}, at least {wanted} asked for"
+
+    def _too_full(
+        self, child: Weights, structure: Json, names: Sequence[str]
+    ) -> Iterator[tuple[str, str]]:
+        from reuselib.pruning.masks import PATTERNS, num_too_full
+
+        pattern = self.pattern or ""
+        for name in names:
+            matrix = _matrix(child[name], transposed=name in structure["transposed"])
+            if matrix.shape[1] % PATTERNS[pattern][1]:
+                yield name, f"{matrix.shape[1]} inputs cannot be grouped"
+            elif number := num_too_full(matrix, pattern):
+                yield name, f"{number} groups are not"
+
+    def _moved(
+        self, parent: Weights, child: Weights, structure: Json, names: Sequence[str]
+    ) -> Iterator[tuple[str, str]]:
+        for name in names:
+            transposed = name in structure["transposed"]
+            matrix = _matrix(parent[name], transposed=transposed)
+            wanted = matrix.masked_fill(self._mask(matrix.abs()), 0.0)
+            if not same_bits(_matrix(child[name], transposed=transposed), wanted):
+                yield name, "differs from the parent's with its smallest weights zeroed"
+
+
+def _default(module: nn.Module, head: Sequence[str]) -> list[str]:
+    """Names of the linear layers and ungrouped convolutions in the blocks, or in a backbone without blocks."""
+    from reuselib.network.parts import parts
+
+    network = parts(module, head)
+    inside = frozenset().union(*network.blocks) or network.backbone
+    # of a tied weight only the lender is listed, and it must not be a layer that looks rows up
+    return [
+        name
+        for name, layer in module.named_modules()
+        if type(layer).__name__ in LAYERS
+        and f"{name}.weight" in inside
+        and getattr(layer, "groups", 1) == 1
+    ]
+
+
+def _is_transposed(layer: nn.Module) -> bool:
+    return type(layer).__name__ == "Conv1D"
+
+
+def _matrix(weight: Tensor, *, transposed: bool) -> Tensor:
+    """A weight as a view [out, in]; of a convolution `in` is channels x height x width of its kernel."""
+    return weight.detach().T if transposed else weight.detach().flatten(1)
+
+
+def _num_zero(layers: Iterable[nn.Module]) -> int:
+    return sum(int((layer.weight == 0).sum()) for layer in layers)
+
+
+def _first(claim: str, faults: Iterator[tuple[str, str]]) -> Finding:
+    name, detail = next(faults, ("", ""))
+    return Finding(claim, not name, detail, name)

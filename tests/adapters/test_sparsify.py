@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from chains import run, text_rows
+from reuselib.adapter import ModelRef
+from reuselib.adapters.finetune import FineTune
+from reuselib.adapters.lora import LoRA
+from reuselib.adapters.merge import Merge
+from reuselib.adapters.sparsify import Sparsify
+from reuselib.data import Splits
+from reuselib.errors import IncompatibleStep
+from reuselib.evidence.prove import claims, prove
+from reuselib.lineage.store import Store
+from reuselib.tasks.causal_lm import CausalLM
+from reuselib.tasks.image_classification import ImageClassification
+from reuselib.testing.tiny import tiny_bert, tiny_gpt2, tiny_images, tiny_resnet, tiny_rows
+from reuselib.training.plan import FitPlan
+
+SHORT = FitPlan(epochs=1, batch_size=16, learning_rate=1e-2)
+
+
+def zeros(weight):
+    return int((weight == 0).sum())
+
+
+def test_the_smallest_weights_of_each_layer_go(start, bert):
+    module, session = start(bert)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+
+    adapted = Sparsify(sparsity=0.3).adapt(module, session)
+
+    targets = adapted.structure["zeros"]
+    assert (
+        len(targets) == 3 * 6
+    )  # query, key, value, output and two of the feed-forward in each block
+    for name, value in module.state_dict().items():
+        if name not in targets:
+            assert value.equal(before[name])
+            continue
+        number = round(0.3 * value.numel())
+        assert zeros(value) == targets[name] == number
+        order = before[name].abs().flatten().sort().values
+        kept = value != 0
+        assert value[kept].equal(before[name][kept])
+        assert value[kept].abs().min() >= order[number - 1]
+    assert adapted.metrics["sparsity"] == pytest.approx(0.3, abs=1e-3)
+
+
+def test_the_pattern_holds_along_the_inputs_also_where_they_come_first(tmp_path):
+    """GPT-2 keeps its weights as [in, out]."""
+    texts = Splits.of([{"text": row["text"]} for row in tiny_rows(32)])
+    step = Sparsify(pattern="2:4")
+
+    child = run(step, tiny_gpt2(tmp_path / "gpt2"), tmp_path / "s", data=texts, task=CausalLM())
+
+    module = child.model().module
+    name, layer = "transformer.h.0.mlp.c_fc", module.transformer.h[0].mlp.c_fc
+    assert layer.weight.shape == (32, 128)
+    assert bool(((layer.weight.T.reshape(-1, 4) != 0).sum(dim=1) == 2).all())
+    assert not bool(((layer.weight.reshape(-1, 4) != 0).sum(dim=1) <= 2).all())
+    internal = child.children[0].manifest.definition.internal
+    assert f"{name}.weight" in internal.structure["transposed"]
+    assert internal.form == "sparse"
+
+
+def test_convolutions_are_seen_as_matrices(tmp_path):
+    images = tiny_images(16, size=16)
+    rows = Splits.of(images, images[:8])
+    step = Sparsify(pattern="4:8")
+    base = tiny_resnet(tmp_path / "resnet")
+
+    child = run(
+        step, base, tmp_path / "store", data=rows, task=ImageClassification(size=16)
+    ).children[0]
+
+    targets = child.manifest.definition.internal.structure["zeros"]
+    kernels = [name for name in targets if name.endswith("layer.0.convolution.weight")]
+    weights = claims(child.folder, Store(tmp_path / "store")).child
+    assert kernels
+    for name in kernels:
+        rows_of_kernel = weights[name].flatten(1).reshape(-1, 8)
+        assert bool(((rows_of_kernel != 0).sum(dim=1) == 4).all())
+    assert not any(
+        name.startswith("classifier") or ".embedder.embedder" in name for name in targets
+    )
+
+
+def test_the_head_stays_whatever_is_selected(start, bert):
+    module, session = start(bert)
+    adapted = Sparsify(sparsity=0.5, target_modules=("op:Linear",)).adapt(module, session)
+    assert "classifier.weight" not in adapted.structure["zeros"]
+    assert "bert.pooler.dense.weight" in adapted.structure["zeros"]
+
+
+def test_more_zeros_may_follow(start, bert):
+    module, session = start(bert)
+    Sparsify(sparsity=0.25).adapt(module, session)
+    few = module.bert.encoder.layer[0].output.dense.weight.detach() == 0
+
+    adapted = Sparsify(sparsity=0.5).adapt(module, session)
+
+    many = module.bert.encoder.layer[0].output.dense.weight.detach() == 0
+    assert adapted.metrics["sparsity"] == pytest.approx(0.5)
+    assert bool(many[few].all())
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({}, "either sparsity"),
+            ({"sparsity": 0.5, "pattern": "2:4"}, "either sparsity"),
+            ({"sparsity": 0.0}, "at least 0.01"),
+            ({"sparsity": 1.0}, "less than 1"),
+        ],
+    )
+    def test_options_that_make_no_sense(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            Sparsify(**options)
+
+    @pytest.mark.parametrize("form", ["adapter", "quantized", "quantized-adapter"])
+    def test_other_forms(self, form):
+        with pytest.raises(IncompatibleStep) as caught:
+            Sparsify(sparsity=0.5).follow(form)
+        assert caught.value.fix
+
+    def test_what_would_fill_the_zeros(self):
+        for step in (LoRA(), Merge(models=(ModelRef("a"),))):
+            with pytest.raises(IncompatibleStep):
+                step.follow("sparse")
+
+    def test_no_effect(self, start, bert):
+        module, session = start(bert)
+        Sparsify(sparsity=0.5).adapt(module, session)
+        with pytest.raises(IncompatibleStep, match="no effect"):
+            Sparsify(sparsity=0.3).adapt(module, session)
+
+    def test_groups_that_do_not_divide(self, start, bert):
+        module, session = start(bert)
+        module.bert.encoder.layer[1].output.dense = nn.Linear(66, 32)
+        with pytest.raises(IncompatibleStep, match=r"groups of 4, but .*layer\.1.* has 66 inputs"):
+            Sparsify(pattern="2:4").adapt(module, session)
+
+    def test_a_layer_that_is_no_matrix(self, start, bert):
+        module, session = start(bert)
+        with pytest.raises(IncompatibleStep, match="of type Embedding"):
+            Sparsify(sparsity=0.5, target_modules=("word_embeddings",)).adapt(module, session)
+
+    def test_nothing_but_the_head(self, start, bert):
+        module, session = start(bert)
+        with pytest.raises(IncompatibleStep, match="no layer besides the head"):
+            Sparsify(sparsity=0.5, target_modules=("head",)).adapt(module, session)
+
+    def test_weights_without_an_order(self, start, bert):
+        module, session = start(bert)
+        with torch.no_grad():
+            module.bert.encoder.layer[0].output.dense.weight[0, 0] = float("nan")
+        with pytest.raises(IncompatibleStep, match="not all finite"):
+            Sparsify(sparsity=0.5).adapt(module, session)
+
+
+@pytest.fixture(scope="module")
+def healed(tmp_path_factory):
+    """Sparsified, trained, sparsified further, trained."""
+    folder = tmp_path_factory.mktemp("healed")
+    steps = (
+        Sparsify(sparsity=0.5),
+        FineTune(fit=SHORT),
+        Sparsify(pattern="2:4"),
+        FineTune(fit=SHORT, train=("backbone",)),
+    )
+    store = folder / "store"
+    return run(steps, tiny_bert(folder / "base", head=True), store, data=text_rows()), Store(store)
+
+
+def test_training_keeps_the_zeros_and_every_edge_is_proven(healed):
+    execution, store = healed
+    weights = [claims(child.folder, store).child for child in execution.children]
+    forms = [child.manifest.definition.internal.form for child in execution.children]
+    assert forms == ["sparse"] * 4
+    for made, trained in ((0, 1), (2, 3)):
+        for name in execution.children[made].manifest.definition.internal.structure["zeros"]:
+            zero = weights[made][name] == 0
+            assert zeros(weights[made][name]) >= zero.numel() // 2
+            assert bool((weights[trained][name][zero] == 0).all()), name
+            assert not weights[trained][name].equal(weights[made][name]), name
+    for child in execution.children:
+        assert all(finding.holds for finding in prove(child.folder, store))
+
+
+def test_the_child_opens_in_plain_transformers(healed):
+    from transformers import AutoModelForSequenceClassification
+
+    child = healed[0].children[-1]
+    plain = AutoModelForSequenceClassification.from_pretrained(child.folder)
+    weight = plain.bert.encoder.layer[0].attention.self.query.weight
+    assert zeros(weight) >= weight.numel() // 2
+    assert child.manifest.definition.internal.rebuild == ()
+
+
+class TestProof:
+    """One forged child a claim."""
+
+    structure = {"zeros": {"q.weight": 12, "t.weight": 12}, "transposed": ["t.weight"]}
+
+    def parent(self):
+        torch.manual_seed(0)
+        return {
+            "q.weight": torch.randn(3, 8),
+            "t.weight": torch.randn(8, 3),
+            "k.weight": torch.randn(3, 8),
+        }
+
+    def honest(self, step):
+        parent = self.parent()
+        child = dict(parent)
+        for name, flipped in (("q.weight", False), ("t.weight", True)):
+            matrix = parent[name].T if flipped else parent[name]
+            made = matrix.masked_fill(step._mask(matrix.abs()), 0.0)
+            child[name] = made.T.contiguous() if flipped else made
+        return child
+
+    def failing(self, step, child, structure=None, parent=None):
+        found = step.prove([parent or self.parent()], child, structure or self.structure)
+        return [(each.claim, each.tensor) for each in found if each.holds is False]
+
+    steps = pytest.mark.parametrize(
+        "step", [Sparsify(sparsity=0.5), Sparsify(pattern="2:4")], ids=["share", "pattern"]
+    )
+
+    @steps
+    def test_an_honest_child_passes(self, step):
+        assert self.failing(step, self.honest(step)) == []
+
+    @steps
+    def test_a_survivor_moved_by_a_millionth(self, step):
+        child = self.honest(step)
+        child["q.weight"] = torch.where(child["q.weight"] == 0, 0.0, child["q.weight"] + 1e-6)
+        ((claim, tensor),) = self.failing(step, child)
+        assert tensor == "q.weight"
+        assert "smallest" in claim
+
+    @steps
+    def test_another_tensor_moved(self, step):
+        child = self.honest(step)
+        child["k.weight"] = child["k.weight"] + 1e-6
+        assert [tensor for _, tensor in self.failing(step, child)] == ["k.weight"]
+
+    @steps
+    def test_a_zero_filled_again(self, step):
+        child = self.honest(step)
+        child["t.weight"] = child["t.weight"].clone()
+        child["t.weight"][child["t.weight"] == 0] = self.parent()["t.weight"][
+            child["t.weight"] == 0
+        ]
+        assert {tensor for _, tensor in self.failing(step, child)} == {"t.weight"}
+
+    def test_fewer_zeros_than_the_recipe_says(self):
+        child = self.honest(Sparsify(sparsity=0.5))
+        failed = self.failing(Sparsify(sparsity=0.6), child)
+        assert next(claim for claim, _ in failed).startswith("every target holds as many zeros")
+
+    def test_zeros_elsewhere_than_the_pattern_says(self):
+        failed = self.failing(Sparsify(pattern="2:4"), self.honest(Sparsify(sparsity=0.5)))
+        assert any("2:4" in claim for claim, _ in failed)
+
+    @steps
+    def test_other_weights_zeroed_than_the_smallest(self, step):
+        child = self.honest(step)
+        child["q.weight"] = torch.where(child["q.weight"] == 0, self.parent()["q.weight"], 0.0)
+        assert [tensor for _, tensor in self.failing(step, child)] == ["q.weight"]
+
+    @steps
+    def test_a_parent_of_other_weights(self, step):
+        parent = {name: value + 1 for name, value in self.parent().items()}
+        assert self.failing(step, self.honest(step), parent=parent)
