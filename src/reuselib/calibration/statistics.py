@@ -35,6 +35,16 @@ class Statistics:
     same tensor, such as query, key and value, share it: do not change it in place. The mean squared change of the
     layer's outputs is `tr(D gram D^T)` if its weight changes by D."""
 
+    def divided(self, factor: Tensor) -> Statistics:
+        """As they would be if each input were divided by its `factor`: positive, [in]."""
+        return Statistics(
+            num_tokens=self.num_tokens,
+            norm=self.norm / factor,
+            abs_mean=self.abs_mean / factor,
+            abs_max=self.abs_max / factor,
+            gram=None if self.gram is None else self.gram / factor / factor[:, None],
+        )
+
 
 def as_matrix(layer: nn.Module) -> Tensor:
     """The weight as [out, in]: a view of its memory, so that `copy_` into it changes the layer.

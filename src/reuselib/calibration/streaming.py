@@ -9,9 +9,10 @@ et al., 2022, https://arxiv.org/abs/2210.17323) reaches large models.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reuselib.calibration.statistics import Call, Recorder, Statistics, as_matrix
@@ -32,6 +33,9 @@ class Visit:
     """Name of the module; empty for the layers outside of all blocks, which come last."""
     layers: Mapping[str, Statistics]
     """By name of the layer in the whole network, in the order asked for."""
+    outputs: Callable[[], list[Tensor]]
+    """Runs the first batch through the block as it is now, and gives what comes out; the whole network if there is no
+    block. For checks, such as whether a change leaves the outputs as they were."""
 
 
 def stream(
@@ -76,7 +80,7 @@ def stream(
         inside = tuple(link.block for link in run.links)
         outside = [name for name in layers if not any(within((name,), inside))]
         if outside:
-            yield Visit("", run.everywhere(outside))
+            yield Visit("", run.everywhere(outside), run.outputs)
 
 
 @dataclass
@@ -105,9 +109,24 @@ class _Stream:
         for index in range(last + 1):
             calls = self._calls(index)
             if held[index]:
-                yield Visit(self.links[index].block, self._observe(index, calls, held[index]))
+                layers = self._observe(index, calls, held[index])
+                outputs = partial(self._outputs, index, calls)
+                yield Visit(self.links[index].block, layers, outputs)
             if index < last:
                 self._advance(index, calls, uses)
+
+    def outputs(self) -> list[Tensor]:
+        """Of the whole network, for the first batch."""
+        import torch
+
+        with torch.no_grad():
+            return list(leaves(self._forward(self.batches[0]), torch.Tensor))
+
+    def _outputs(self, index: int, calls: Sequence[Any]) -> list[Tensor]:
+        import torch
+
+        with torch.no_grad():
+            return list(leaves(self._through(index, calls[0]), torch.Tensor))
 
     def everywhere(self, names: Sequence[str]) -> dict[str, Statistics]:
         """Statistics of layers anywhere, from one pass through the whole network."""
