@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from reuselib.adapters.finetune import FineTune as FineTune
     from reuselib.adapters.lora import LoRA as LoRA
     from reuselib.adapters.merge import Merge as Merge
+    from reuselib.adapters.quantize import Quantize as Quantize
     from reuselib.adapters.sparsify import Sparsify as Sparsify
     from reuselib.data import Data as Data
     from reuselib.data import Splits as Splits
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from reuselib.evidence.prove import prove as prove
     from reuselib.lineage.manifest import Manifest as Manifest
     from reuselib.lineage.verify import verify as verify
+    from reuselib.measure.gates import Gate as Gate
     from reuselib.model import Model as Model
     from reuselib.recipe import Recipe as Recipe
     from reuselib.task import Task as Task
@@ -50,6 +52,7 @@ _EXPORTS = {
     "FineTune": "adapters.finetune",
     "Finding": "adapter",
     "FitPlan": "training.plan",
+    "Gate": "measure.gates",
     "ImageClassification": "tasks.image_classification",
     "LoRA": "adapters.lora",
     "Manifest": "lineage.manifest",
@@ -59,6 +62,7 @@ _EXPORTS = {
     "ModuleTask": "tasks.module",
     "Optimizer": "training.plan",
     "ParameterGroup": "training.plan",
+    "Quantize": "adapters.quantize",
     "Recipe": "recipe",
     "ReuseError": "errors",
     "Run": "adapter",

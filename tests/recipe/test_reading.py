@@ -49,14 +49,14 @@ def test_all_problems_come_in_the_order_of_the_file(tmp_path, monkeypatch):
         "r.yaml:9: steps[0].lora.fit.lr: unknown key; use `learning_rate`",
         "r.yaml:10: steps[0].merge: one adapter a step; start a new step: `- merge: ...`",
         "r.yaml:11: steps[1].lorra: no adapter is called 'lorra'; did you mean 'lora'? There are: finetune, lora, merge",
-        "r.yaml:12: sed: unknown key; did you mean `seed`? There are: base, task, data, steps, seed",
+        "r.yaml:12: sed: unknown key; did you mean `seed`? There are: base, task, data, steps, gates, seed",
     ]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty; expected a mapping with the keys base, task, data, steps and seed"),
+        (b"", "is empty; expected a mapping with the keys base, task, data, steps, gates and seed"),
         (b"# nothing\n", "is empty"),
         (b"- a\n- b\n", "holds a list of 2; expected a mapping"),
         (b"just text\n", "holds 'just text'; expected a mapping"),

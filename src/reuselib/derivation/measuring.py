@@ -166,7 +166,7 @@ class Gauge:
         told = {
             "name": found.manifest.name,
             "dir_hash": found.manifest.digests.dir_hash,
-            "metrics": dict(origin.measured.metrics),
+            "metrics": {**origin.measured.quality, **origin.measured.metrics},
             "cost": {**origin.measured.cost, **times(origin.timings)},
             "drift": {k: v for k, v in comparison.drift.items() if not isinstance(v, list)},
             "changes": comparison.changes,
@@ -185,6 +185,8 @@ class Gauge:
             metric=self.plan.task.metric if later.metrics else "",
             before=earlier.metrics,
             after=later.metrics,
+            quality_before=cast("dict[str, float]", recordable(earlier.quality)),
+            quality=cast("dict[str, float]", recordable(later.quality)),
             intervals={
                 "before": _listed(earlier),
                 "after": _listed(later),

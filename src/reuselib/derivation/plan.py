@@ -111,7 +111,7 @@ def plan(  # noqa: PLR0913 - the fields of a recipe, and the store
         raise IncompatibleStep(
             "there is no step", expected="at least one adapter", fix="add one under `steps`"
         )
-    _refuse_gates(gates, task)
+    _refuse_gates(gates, task, has_rows=data is not None)
     place = Store.default(store)
     pinned = resolve(reference(base, task, place), place)
     check_order(steps, form_of(pinned.manifest))
@@ -129,10 +129,10 @@ def plan(  # noqa: PLR0913 - the fields of a recipe, and the store
     )
 
 
-def _refuse_gates(gates: Sequence[Gate], task: Task) -> None:
+def _refuse_gates(gates: Sequence[Gate], task: Task, *, has_rows: bool) -> None:
     problems = [
         Problem("", f"gates[{index}].{figure}", message)
-        for index, figure, message in faults(gates, task)
+        for index, figure, message in faults(gates, task, has_rows=has_rows)
     ]
     if problems:
         raise RecipeError(problems)

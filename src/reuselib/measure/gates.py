@@ -90,15 +90,18 @@ def names(task: Task) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*task.metric_names, *QUALITY, *COST, *STEP, *DRIFT)))
 
 
-def faults(gates: Sequence[Gate], task: Task) -> Iterator[tuple[int, str, str]]:
+def faults(gates: Sequence[Gate], task: Task, *, has_rows: bool) -> Iterator[tuple[int, str, str]]:
     """What is wrong with gates for that task: place in the list, figure, and why."""
     known = names(task)
+    counted = {"num_parameters", "num_bytes", *STEP}
     alone = {*task.metric_names, *QUALITY, *COST}
     for index, gate in enumerate(gates):
         if gate.figure not in known and not gate.figure.startswith(OWN):
             guess = nearest(gate.figure, known)
             hint = f"did you mean `{guess}`? " if guess else ""
             yield index, gate.figure, f"no such figure; {hint}There are: {', '.join(known)}"
+        elif not (has_rows or gate.figure in counted or gate.figure.startswith(OWN)):
+            yield index, gate.figure, "is measured on test rows, but there is no data"
         elif gate.figure not in alone and {"max_drop", "max_ratio"} & gate.bounds.keys():
             yield (
                 index,

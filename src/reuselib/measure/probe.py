@@ -36,7 +36,9 @@ class Measured:
     """One model on the test rows. Empty where there are no rows."""
 
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
-    """The task's, with `ece`, `worst_class` and `worst_slice` where they have a meaning."""
+    """The task's."""
+    quality: Mapping[str, float] = field(default_factory=dict[str, float])
+    """`ece`, `worst_class` and `worst_slice` where they have a meaning, see `drift.standing`."""
     cost: Mapping[str, float | str] = field(default_factory=dict[str, float | str])
     """`num_parameters`, `num_bytes`, `flops` of one row, `latency_p50` and the like in ms."""
     beliefs: Beliefs | None = None
@@ -90,8 +92,8 @@ class Probe:
         from dataclasses import replace
 
         observed = observe(module, self.examples, self.task, self.processor)
-        metrics = self.task.metrics(observed)
         found = Measured(
+            metrics=self.task.metrics(observed),
             beliefs=self._beliefs(module, observed),
             by_position=self.task.answers_positions,
             losses=self.task.row_losses(observed),
@@ -99,7 +101,7 @@ class Probe:
         )
         size = measured_cost(module, folder)
         size["flops"] = self.flops(module)
-        return replace(found, metrics=standing(found, self.slices) | metrics, cost=size)
+        return replace(found, quality=standing(found, self.slices), cost=size)
 
     def flops(self, module: nn.Module) -> int:
         """Of the row of median length."""

@@ -24,10 +24,14 @@ class Figures:
     metric: str = ""
     """The one that decides."""
     before: Mapping[str, float] = field(default_factory=dict)
-    """The task's metrics of the parent, on the test rows; where they have a meaning also `ece` (expected calibration
-    error), `worst_class` and `worst_slice` (the lowest share of right answers of any class, any part of the rows)."""
+    """The task's metrics of the parent, on the test rows."""
     after: Mapping[str, float] = field(default_factory=dict)
     """Those of the child, on the same rows."""
+    quality_before: Mapping[str, float] = field(default_factory=dict)
+    """Of the parent, where they have a meaning: `ece`, the expected calibration error; `worst_class` and `worst_slice`,
+    the lowest share of right answers of any class and of any part of the rows (or the highest loss)."""
+    quality: Mapping[str, float] = field(default_factory=dict)
+    """Those of the child."""
     intervals: Mapping[str, Json] = field(default_factory=dict)
     """95 % intervals `[low, high]` over other draws of the rows, by metric: `before`, `after`, and of the `change`."""
     reference: Mapping[str, float | str] = field(default_factory=dict)
@@ -59,6 +63,7 @@ class Figures:
         return {
             **{f"step_{name}": value for name, value in self.step.items()},
             **self.cost,
+            **self.quality,
             **self.after,
             **{name: value for name, value in drift.items() if isinstance(value, int | float)},
             **{

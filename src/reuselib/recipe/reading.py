@@ -14,7 +14,7 @@ from reuselib.values.binding import FAILED, Binder, show
 from reuselib.values.document import Document, parse
 from reuselib.values.named import families
 
-EXAMPLE = "base, task, data, steps and seed (`reuselib schema` describes them)"
+EXAMPLE = "base, task, data, steps, gates and seed (`reuselib schema` describes them)"
 
 
 def read(

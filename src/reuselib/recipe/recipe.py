@@ -1,4 +1,4 @@
-"""A recipe: base, task, data, steps and seed, as Python values. Its fields are the parameters of `derive`."""
+"""A recipe: base, task, data, steps, gates and seed, as Python values. Its fields are the parameters of `derive`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from reuselib.adapter import Adapter, Json, ModelRef
 from reuselib.data import Data
 from reuselib.errors import Problem, RecipeError
+from reuselib.measure.gates import Gate
+from reuselib.measure.gates import faults as gate_faults
 from reuselib.task import Task
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to make: everything that decides the child's weights, and nothing else."""
+    """What to make: everything that decides the child's weights, and what the child must reach."""
 
     base: ModelRef
     """The model to start from."""
@@ -31,6 +33,8 @@ class Recipe:
     """The rows to learn from and to measure on."""
     steps: tuple[Adapter, ...]
     """Adapters in the order in which they are applied; each makes one child."""
+    gates: tuple[Gate, ...] = ()
+    """What the last child must reach, such as `accuracy: {max_drop: 0.02}`; it is not handed over if it does not."""
     seed: int = 0
     """Where all chance comes from."""
 
@@ -51,9 +55,22 @@ class Recipe:
             faults.append(
                 ("steps", "is empty; a recipe has at least one step, such as `- finetune`")
             )
+        faults += self._faults_of_gates()
         if type(self.seed) is not int or not 0 <= self.seed < 2**32:
             faults.append(("seed", f"expected an integer from 0 to 4294967295; got {self.seed!r}"))
         return faults
+
+    def _faults_of_gates(self) -> list[tuple[str, str]]:
+        if not isinstance(self.gates, tuple) or not all(isinstance(g, Gate) for g in self.gates):
+            return [("gates", f"expected a tuple of gates; got {self.gates!r}")]
+        if not isinstance(self.task, Task):
+            return []
+        return [
+            (f"gates[{index}].{figure}", message)
+            for index, figure, message in gate_faults(
+                self.gates, self.task, has_rows=self.data is not None
+            )
+        ]
 
     @classmethod
     def read(

@@ -17,7 +17,7 @@ from reuselib.adapter import Adapter, Json, as_json
 from reuselib.errors import ReuseError
 from reuselib.recipe.recipe import Recipe
 from reuselib.task import Task
-from reuselib.values.binding import field_types, is_required
+from reuselib.values.binding import field_types, is_required, keyed_by
 
 SCALARS: dict[object, Json] = {
     bool: {"type": "boolean"}, int: {"type": "integer"}, float: {"type": "number"}, str: {"type": "string"},
@@ -103,20 +103,27 @@ class _Writer:
         name = getattr(cls, "kind", cls.__name__)
         if name not in self.definitions:
             self.definitions[name] = {}  # so that a class may hold itself
-            self.definitions[name] = self.object(cls)
+            self.definitions[name] = self.keyed(cls) if keyed_by(cls) else self.object(cls)
         return {"$ref": f"#/$defs/{name}"}
+
+    def keyed(self, cls: type) -> dict[str, Json]:
+        """A mapping with one key, which is the value of a field, to the other fields."""
+        inside = self.object(cls)
+        return {"description": inside.pop("description"), "type": "object", "additionalProperties": inside,
+                "minProperties": 1, "maxProperties": 1}  # fmt: skip
 
     def object(self, cls: type) -> dict[str, Json]:
         """The schema of a dataclass, with its docstrings as descriptions."""
         hints, notes = field_types(cls), attribute_docs(cls)
         properties: dict[str, Json] = {}
-        for each in fields(cls):
+        written = [each for each in fields(cls) if each.name != keyed_by(cls)]
+        for each in written:
             properties[each.name] = self.type(hints[each.name])
             if each.name in notes:
                 properties[each.name] |= {"description": notes[each.name]}  # type: ignore[operator]
             if not is_required(each):
                 properties[each.name] |= {"default": as_json(_default(each))}  # type: ignore[operator]
-        required: list[Json] = [each.name for each in fields(cls) if is_required(each)]
+        required: list[Json] = [each.name for each in written if is_required(each)]
         return {
             "description": first_paragraph(cls.__doc__),
             "type": "object",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from reuselib.adapter import Adapter, Json, as_json
 from reuselib.errors import Problem, RecipeError
 from reuselib.task import Task
+from reuselib.values.binding import keyed_by
 from reuselib.values.scalars import needs_quotes
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ def to_dict(recipe: Recipe) -> dict[str, Json]:
 
 
 def _plain(value: object) -> Json:
+    if key := keyed_by(type(value)):
+        fields_ = as_json(value)
+        assert isinstance(fields_, dict)
+        name = str(fields_.pop(key))
+        return {name: {field: each for field, each in fields_.items() if each is not None}}
     # Not `describe`, which may tell a record what no recipe can say, such as the name of a function.
     return {value.kind: as_json(value)} if isinstance(value, Adapter | Task) else as_json(value)
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Union
 from reuselib.catalog import nearest, no_such
 from reuselib.errors import Problem, RecipeError, ReuseError
 from reuselib.values import hints
-from reuselib.values.document import Document, Path, spell
+from reuselib.values.document import Document, Path, spell, unspell
 from reuselib.values.scalars import lookalike
 
 FAILED: Final = object()
@@ -50,7 +50,9 @@ class Binder:
         if hint in self.families:
             return self._named(self.families[hint], value, path)
         if is_dataclass(hint):
-            return self._dataclass(typing.cast("type", hint), value, path)
+            cls = typing.cast("type", hint)
+            bind = self._keyed if keyed_by(cls) else self._dataclass
+            return bind(cls, value, path)
         if origin in (Union, types.UnionType):
             return self._union(hint, value, path)
         if origin is Literal:
@@ -89,17 +91,31 @@ class Binder:
             return self.report((*path, others[0]), _crowded(family, kind, others[0], cls))
         return bound
 
-    def _dataclass(self, cls: type, value: Any, path: Path) -> Any:
-        """A mapping of fields; left empty, all defaults."""
+    def _keyed(self, cls: type, value: Any, path: Path) -> Any:
+        """`{key: {fields}}`, where the key is the value of one of the fields."""
+        key_field = keyed_by(cls)
+        if not isinstance(value, dict) or len(value) != 1:
+            told = f"expected one {key_field} with its fields, such as `{{{key_field}: {{...}}}}`; got {show(value)}"
+            if isinstance(value, dict) and len(value) > 1:
+                told += ". Begin a new item of the list for each"
+            return self.report(path, told)
+        [(key, inner)] = value.items()
+        return self._dataclass(cls, inner, (*path, key), {key_field: key})
+
+    def _dataclass(
+        self, cls: type, value: Any, path: Path, given: Mapping[str, Any] | None = None
+    ) -> Any:
+        """A mapping of fields; left empty, all defaults. What is `given` is not written in it."""
         if value is None:
             value = {}
-        own = {each.name: each for each in fields(cls) if each.init}
+        given = given or {}
+        own = {each.name: each for each in fields(cls) if each.init and each.name not in given}
         if not isinstance(value, dict):
             return self.report(
                 path, f"expected a mapping, such as `{_example(own, value)}`; got {show(value)}"
             )
         types_ = field_types(cls)
-        bound: dict[str, Any] = {}
+        bound: dict[str, Any] = dict(given)
         for key, inner in value.items():
             if key in own:
                 bound[key] = self.bind(types_[key], inner, (*path, key))
@@ -117,7 +133,7 @@ class Binder:
             return cls(**values)
         except RecipeError as error:
             for problem in error.problems:
-                self.report((*path, *((problem.key,) if problem.key else ())), problem.message)
+                self.report((*path, *unspell(problem.key)), problem.message)
             return FAILED
         except (ReuseError, ValueError, TypeError) as error:
             return self.report(path, one_line(error))
@@ -198,8 +214,13 @@ def _example(own: Mapping[str, Field[Any]], value: Any) -> str:
     if not own:
         return "{}"
     first = next(iter(own.values()))
-    shown = value if isinstance(value, str) or is_required(first) else first.default
+    shown = value if isinstance(value, str | int | float) or is_required(first) else first.default
     return f"{{{first.name}: {shown}}}"
+
+
+def keyed_by(cls: type) -> str:
+    """The field of a class whose value is written as the key of a one-key mapping; empty if there is none."""
+    return str(getattr(cls, "keyed_by", ""))
 
 
 def is_required(each: Field[Any]) -> bool:
@@ -262,7 +283,7 @@ def one_line(error: Exception) -> str:
 
 def unknown_key(key: str, cls: type, path: Path) -> str:
     """Why a key is refused, and which one was meant: by translation, by nesting, or by likeness."""
-    names = [each.name for each in fields(cls) if each.init]
+    names = [each.name for each in fields(cls) if each.init and each.name != keyed_by(cls)]
     if sentence := hints.translate(key, path):
         return f"unknown key; {sentence}"
     inside = _nested(cls)

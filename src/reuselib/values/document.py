@@ -6,6 +6,7 @@ aliases and read `no` as a truth value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -51,6 +52,12 @@ def spell(path: Path) -> str:
     """`("steps", 0, "lora", "r")` as `steps[0].lora.r`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".")
+
+
+def unspell(text: str) -> Path:
+    """The path that `spell` wrote."""
+    parts = re.findall(r"\[(\d+)\]|([^.\[\]]+)", text)
+    return tuple(int(index) if index else name for index, name in parts)
 
 
 def parse(text: str, name: str = "") -> Document:

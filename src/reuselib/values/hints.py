@@ -92,6 +92,10 @@ NAMES: dict[str, tuple[str, str]] = {
     "load_best_model_at_end": ("fit.early_stopping", "`{patience: 1}` keeps the best weights"),
     "llrd": ("finetune.layerwise_decay", ""),
     "layer_decay": ("finetune.layerwise_decay", ""),
+    "gate": ("gates", "a list, such as `[{accuracy: {max_drop: 0.02}}]`"),
+    "thresholds": ("gates", "a list, such as `[{accuracy: {min: 0.8}}]`"),
+    "metric_thresholds": ("gates", "a list, such as `[{accuracy: {min: 0.8}}]`"),
+    "accuracy_criterion": ("gates", "a list, such as `[{accuracy: {max_drop: 0.02}}]`"),
     "random_seed": ("seed", ""),
     "data_seed": ("seed", "one seed for everything"),
     # Not part of a recipe: it says what is made, not where it goes
