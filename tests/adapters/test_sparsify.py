@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from reuselib.adapters.finetune import FineTune
 from reuselib.adapters.lora import LoRA
 from reuselib.adapters.merge import Merge
 from reuselib.adapters.sparsify import Sparsify
+from reuselib.calibration.plan import Calibration
 from reuselib.data import Splits
 from reuselib.errors import IncompatibleStep
 from reuselib.evidence.prove import claims, prove
@@ -107,6 +110,74 @@ def test_more_zeros_may_follow(start, bert):
     assert bool(many[few].all())
 
 
+FEW = Calibration(num_rows=32, batch_size=16)
+CALIBRATED = pytest.mark.parametrize(
+    "step",
+    [
+        Sparsify(sparsity=0.6, method="wanda", calibration=FEW),
+        Sparsify(sparsity=0.6, method="sparsegpt", calibration=FEW),
+        Sparsify(pattern="2:4", method="wanda", calibration=FEW),
+        Sparsify(pattern="4:8", method="sparsegpt", calibration=FEW),
+    ],
+    ids=lambda step: f"{step.method}-{step.pattern or step.sparsity}",
+)
+
+
+@CALIBRATED
+def test_calibrated_methods_are_exact_and_proven(step, tmp_path):
+    store = tmp_path / "store"
+    base = tiny_bert(tmp_path / "base", head=True)
+    child = run(step, base, store, data=text_rows()).children[0]
+
+    weights = claims(child.folder, Store(store)).child
+    for name, number in child.manifest.definition.internal.structure["zeros"].items():
+        share = step.sparsity or 0.5
+        assert zeros(weights[name]) == number == round(share * weights[name].numel())
+        if step.pattern:
+            size = int(step.pattern[-1])
+            assert bool(((weights[name].reshape(-1, size) != 0).sum(dim=1) <= size // 2).all())
+    findings = prove(child.folder, Store(store))
+    assert not any(finding.holds is False for finding in findings), findings
+    unknown = [finding.claim for finding in findings if finding.holds is None]
+    assert len(unknown) == (step.method == "sparsegpt")
+
+
+def test_the_first_layer_is_what_the_formula_says(start, bert):
+    """Wanda on inputs gathered with plain hooks; padding does not count."""
+    module, session = start(bert)
+    layer = module.bert.encoder.layer[0].attention.self.query
+    weight, seen = layer.weight.detach().clone(), []
+    with layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach())):
+        batches = session.batches(32, batch_size=16)
+        with torch.no_grad():
+            for batch in batches:
+                session.task.forward(module, batch)
+    tokens = torch.cat([x[b["attention_mask"].bool()] for x, b in zip(seen, batches, strict=True)])
+
+    Sparsify(sparsity=0.5, method="wanda", calibration=FEW).adapt(module, session)
+
+    scores = weight.abs() * tokens.norm(dim=0)
+    for row, before, score in zip(layer.weight, weight, scores, strict=True):
+        kept = score.argsort()[16:]
+        assert {*row.nonzero().flatten().tolist()} == {*kept.tolist()}
+        assert row[kept].equal(before[kept])
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+def test_outputs_are_nearer_than_without_looking(start, bert, method):
+    module, session = start(bert)
+    with torch.no_grad():  # as trained networks have them: a few hidden channels are large
+        module.bert.embeddings.LayerNorm.weight[:4] *= 10
+    dense = session.logits(module, 32)
+    errors = {}
+    for each in ("magnitude", method):
+        network = copy.deepcopy(module)
+        options = {} if each == "magnitude" else {"calibration": FEW}
+        Sparsify(sparsity=0.7, method=each, **options).adapt(network, session)
+        errors[each] = float((session.logits(network, 32) - dense).square().mean())
+    assert errors[method] < errors["magnitude"]
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -115,6 +186,7 @@ class TestRefusals:
             ({"sparsity": 0.5, "pattern": "2:4"}, "either sparsity"),
             ({"sparsity": 0.0}, "at least 0.01"),
             ({"sparsity": 1.0}, "less than 1"),
+            ({"sparsity": 0.5, "calibration": Calibration(num_rows=8)}, "no effect"),
         ],
     )
     def test_options_that_make_no_sense(self, options, message):
@@ -219,7 +291,7 @@ class TestProof:
         child = dict(parent)
         for name, flipped in (("q.weight", False), ("t.weight", True)):
             matrix = parent[name].T if flipped else parent[name]
-            made = matrix.masked_fill(step._mask(matrix.abs()), 0.0)
+            made = matrix.masked_fill(step._smallest(matrix), 0.0)
             child[name] = made.T.contiguous() if flipped else made
         return child
 
@@ -272,6 +344,24 @@ class TestProof:
         child = self.honest(step)
         child["q.weight"] = torch.where(child["q.weight"] == 0, self.parent()["q.weight"], 0.0)
         assert [tensor for _, tensor in self.failing(step, child)] == ["q.weight"]
+
+    def test_wanda_leaves_the_survivors_alone(self):
+        step = Sparsify(sparsity=0.5, method="wanda")
+        child = self.honest(Sparsify(sparsity=0.5))
+        assert self.failing(step, child) == []
+        child["q.weight"] = torch.where(child["q.weight"] == 0, 0.0, child["q.weight"] + 1e-6)
+        ((claim, tensor),) = self.failing(step, child)
+        assert (tensor, "bit for bit" in claim) == ("q.weight", True)
+
+    def test_sparsegpt_may_move_survivors_but_fills_no_zero_of_the_parent(self):
+        step = Sparsify(sparsity=0.5, method="sparsegpt")
+        child = self.honest(Sparsify(sparsity=0.5))
+        child["q.weight"] = child["q.weight"] * 1.5
+        assert self.failing(step, child) == []
+        parent = self.parent()
+        at = child["q.weight"].flatten().abs().argmax()
+        parent["q.weight"].view(-1)[at] = 0
+        assert [tensor for _, tensor in self.failing(step, child, parent=parent)] == ["q.weight"]
 
     @steps
     def test_a_parent_of_other_weights(self, step):

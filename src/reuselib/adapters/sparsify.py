@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights
+from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep
 from reuselib.measure.claims import bit_equal, same_bits, same_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from reuselib.calibration.statistics import Statistics
 
 LAYERS = ("Linear", "NonDynamicallyQuantizableLinear", "Conv1D", "Conv1d", "Conv2d", "Conv3d")
 """Types whose weight is [out, in, ...], but for GPT-2's Conv1D, which keeps it as [in, out]."""
@@ -32,11 +35,14 @@ class Sparsify(Adapter):
     """Share of the weights of each target that becomes zero, exact to one weight; give this or `pattern`."""
     pattern: Literal["2:4", "4:8"] | None = None
     """Keep the best two of every four weights along a layer's inputs, or four of every eight."""
-    method: Literal["magnitude"] = "magnitude"
-    """Which weights go: the smallest."""
+    method: Literal["magnitude", "wanda", "sparsegpt"] = "magnitude"
+    """Which weights go: the smallest; those that change the outputs least, row by row (Sun et al., 2023); or those for
+    which the weights that stay can make up best, and do (Frantar and Alistarh, 2023)."""
     target_modules: tuple[str, ...] | None = None
     """Selectors of the layers, such as `op:Linear` or `*.query`; null: the linear layers and ungrouped convolutions of
     the blocks. The head is never among them."""
+    calibration: Calibration = Calibration()
+    """Rows for `wanda` and `sparsegpt`."""
 
     def __post_init__(self) -> None:
         if (self.sparsity is None) == (self.pattern is None):
@@ -45,6 +51,8 @@ class Sparsify(Adapter):
             raise ValueError(
                 f"sparsity must be at least 0.01 and less than 1, got {self.sparsity:g}"
             )
+        if self.method == "magnitude" and self.calibration != Calibration():
+            raise ValueError("calibration has no effect with method `magnitude`")
 
     def follow(self, form: str) -> str:
         """See `Adapter.follow`; more zeros may be added to a sparse model."""
@@ -54,14 +62,14 @@ class Sparsify(Adapter):
 
     def adapt(self, module: nn.Module, run: Run) -> Adapted:
         """Zero weights in place."""
-        import torch
-
         layers = self._targets(module, run.task.head(module))
         before = _num_zero(layers.values())
-        with torch.no_grad():
+        if self.method == "magnitude":
             for layer in layers.values():
                 matrix = _matrix(layer.weight, transposed=_is_transposed(layer))
-                matrix.masked_fill_(self._mask(matrix.abs()), 0.0)
+                matrix.masked_fill_(self._smallest(matrix), 0.0)
+        else:
+            self._calibrate(module, run, layers)
         num_zero = _num_zero(layers.values())
         if num_zero == before:
             raise IncompatibleStep(
@@ -81,13 +89,41 @@ class Sparsify(Adapter):
         metrics = {"num_zeros": float(num_zero), "sparsity": num_zero / num_weights}
         return Adapted(module, structure=structure, metrics=metrics)
 
-    def _mask(self, scores: Tensor) -> Tensor:
-        """What to zero of a matrix, by the scores of its weights: [out, in] (bool)."""
+    def _smallest(self, matrix: Tensor) -> Tensor:
+        """What to zero of a matrix by its weights alone: [out, in] (bool)."""
         from reuselib.pruning.masks import num_zeros, smallest, smallest_of_each
 
         if self.pattern is not None:
-            return smallest_of_each(scores, self.pattern)
-        return smallest(scores, num_zeros(scores.numel(), self.sparsity or 0.0))
+            return smallest_of_each(matrix.abs(), self.pattern)
+        return smallest(matrix.abs(), num_zeros(matrix.numel(), self.sparsity or 0.0))
+
+    def _calibrate(self, module: nn.Module, run: Run, layers: Mapping[str, nn.Module]) -> None:
+        """Block by block, so that each is judged by what the sparse ones before it give."""
+        import torch
+
+        from reuselib.calibration.statistics import as_matrix
+        from reuselib.calibration.streaming import stream
+
+        rows = self.calibration
+        batches = run.batches(rows.num_rows, batch_size=rows.batch_size)
+        gram = self.method == "sparsegpt"
+        for visit in stream(module, run.task, batches, list(layers), gram=gram):
+            for name, seen in visit.layers.items():
+                matrix = as_matrix(layers[name])
+                with torch.no_grad():
+                    matrix.copy_(self._solved(matrix, seen))
+
+    def _solved(self, matrix: Tensor, seen: Statistics) -> Tensor:
+        """The sparse matrix, by what goes into its layer."""
+        from reuselib.pruning.masks import PATTERNS
+        from reuselib.pruning.sparsegpt import sparsegpt
+        from reuselib.pruning.wanda import wanda
+
+        pattern = PATTERNS[self.pattern] if self.pattern else None
+        if seen.gram is not None:
+            return sparsegpt(matrix, seen.gram, sparsity=self.sparsity, pattern=pattern)
+        stays = wanda(matrix, seen.norm, sparsity=self.sparsity, pattern=pattern)
+        return matrix.masked_fill(~stays, 0.0)
 
     def _targets(self, module: nn.Module, head: Sequence[str]) -> dict[str, nn.Module]:
         names = self._selected(module, head) if self.target_modules else _default(module, head)
@@ -153,10 +189,23 @@ class Sparsify(Adapter):
         if self.pattern is not None:
             claim = f"every group along the inputs is {self.pattern}"
             yield _first(claim, self._too_full(child, structure, present))
-        yield _first(
-            "the zeros are the parent's smallest weights, and all others are its own, bit for bit",
-            self._moved(parent, child, structure, present),
-        )
+        yield _first("what the parent holds as zero stays zero", _filled(parent, child, present))
+        if self.method == "magnitude":
+            yield _first(
+                "the zeros are the parent's smallest weights, and all others are its own, bit for bit",
+                self._other_than_smallest(parent, child, structure, present),
+            )
+        elif self.method == "wanda":
+            yield _first(
+                "all weights that are not zero are the parent's, bit for bit",
+                _moved(parent, child, present),
+            )
+        else:
+            yield Finding(
+                "the weights that are left make up for those that are gone",
+                None,
+                "shows on the calibration rows only: run the recipe again",
+            )
 
     def _miscounted(
         self, child: Weights, zeros: Json, names: Sequence[str]
@@ -183,15 +232,29 @@ class Sparsify(Adapter):
             elif number := num_too_full(matrix, pattern):
                 yield name, f"{number} groups are not"
 
-    def _moved(
+    def _other_than_smallest(
         self, parent: Weights, child: Weights, structure: Json, names: Sequence[str]
     ) -> Iterator[tuple[str, str]]:
         for name in names:
             transposed = name in structure["transposed"]
             matrix = _matrix(parent[name], transposed=transposed)
-            wanted = matrix.masked_fill(self._mask(matrix.abs()), 0.0)
+            wanted = matrix.masked_fill(self._smallest(matrix), 0.0)
             if not same_bits(_matrix(child[name], transposed=transposed), wanted):
                 yield name, "differs from the parent's with its smallest weights zeroed"
+
+
+def _filled(parent: Weights, child: Weights, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        number = int(((parent[name] == 0) & (child[name] != 0)).sum())
+        if number:
+            yield name, f"{number} of the parent's zeros are none here"
+
+
+def _moved(parent: Weights, child: Weights, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        value = child[name]
+        if not same_bits(value, parent[name].masked_fill(value == 0, 0.0)):
+            yield name, "a weight differs from the parent's"
 
 
 def _default(module: nn.Module, head: Sequence[str]) -> list[str]:
