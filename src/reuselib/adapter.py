@@ -40,6 +40,7 @@ WAY_OUT: Mapping[str, str] = {
     "sparse": "put it before `sparsify`",
     "quantized": "put it before `quantize`",
     "quantized-adapter": "put it before `quantize`",
+    "half": "put it before `quantize`",
 }
 """By form of the model before a step: what to do if the step cannot follow it."""
 
@@ -99,6 +100,8 @@ class Adapted:
     """What `rebuild` and `prove` need besides the adapter's fields, as plain JSON."""
     stock: bool = False
     """Whether the network's own configuration says the new structure, so that the child is opened like any base."""
+    dtype: str = "float32"
+    """What floating-point tensors are stored as, such as `bfloat16`; they hold values of that type already."""
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     """Figures worth recording, such as the final training loss."""
     byproducts: Mapping[str, Json] = field(default_factory=dict[str, "Json"])
@@ -289,7 +292,8 @@ class Adapter(ABC):
         """The form of the child, given the parent's; both `dense` unless an adapter says otherwise.
 
         `dense`: floating-point weights; `sparse`: the same with zeros that training keeps; `adapter` and
-        `quantized-adapter`: low-rank updates over a dense or a quantized model; `quantized`: integer weights.
+        `quantized-adapter`: low-rank updates over a dense or a quantized model; `quantized`: integer weights; `half`:
+        weights in 16 bits.
         Called for a whole chain before anything runs.
 
         Raises:

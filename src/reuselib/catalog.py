@@ -21,6 +21,7 @@ ADAPTERS: dict[str, str] = {
     "finetune": "reuselib.adapters.finetune:FineTune",
     "lora": "reuselib.adapters.lora:LoRA",
     "merge": "reuselib.adapters.merge:Merge",
+    "quantize": "reuselib.adapters.quantize:Quantize",
     "sparsify": "reuselib.adapters.sparsify:Sparsify",
 }
 """Kind -> `module:Class` of the adapters that come with reuselib, in the order in which they are listed."""

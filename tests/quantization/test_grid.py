@@ -82,5 +82,5 @@ def test_paired_codes_leave_room_for_two_products_in_16_bits(columns):
     "wrong", [{"bits": 3}, {"bits": 4, "group_size": 0}, {"bits": 4, "paired": True}]
 )
 def test_grids_that_no_reader_knows_are_refused(wrong):
-    with pytest.raises(ValueError, match="must be|are for"):
+    with pytest.raises(ValueError, match=r"must be|are for"):
         Grid(**wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def perform(
     if form == parent.form:
         _refuse_lost_structure(adapter, shapes, _shapes(module))
     if adapter.whole:
-        session.task.save(module, parent.processor, folder)
+        session.task.save(_as_stored(module, adapted.dtype), parent.processor, folder)
     else:
         adapter.save(module, folder)
     return Outcome(
@@ -111,6 +112,15 @@ def perform(
         seconds=seconds,
         peak_bytes=peak.num_bytes,
     )
+
+
+def _as_stored(module: nn.Module, dtype: str) -> nn.Module:
+    """The network as its folder holds it: itself, or a copy in another type of numbers."""
+    import torch
+
+    if dtype == "float32":
+        return module
+    return copy.deepcopy(module).to(getattr(torch, dtype))
 
 
 def _shapes(module: nn.Module) -> Shapes:

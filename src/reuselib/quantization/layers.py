@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from reuselib.quantization.grid import restore
 from reuselib.quantization.kernels import Kernel, build, wanted
-from reuselib.quantization.packing import num_words, pack, unpack
+from reuselib.quantization.packing import num_words, unpack
 
 if TYPE_CHECKING:
+    from reuselib.quantization.rounding import Rounded
     from reuselib.quantization.schemes import Scheme
 
 
@@ -37,9 +38,13 @@ class IntegerLinear(nn.Linear):
         """The integers: int8 [out, in]."""
         raise NotImplementedError
 
-    def fill(self, codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> None:
-        """Take codes int8 [out, in], scales fp32 [out, groups] and a bias."""
-        raise NotImplementedError
+    def fill(self, rounded: Rounded, bias: Tensor | None = None) -> None:
+        """Take a rounded weight and a bias."""
+        state = self.state_dict()
+        for name, values in rounded.tensors(self.scheme).items():
+            state[name].copy_(values)
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias.detach())
 
     def dequantized(self) -> Tensor:
         """The weights that the integers stand for: fp32 [out, in]."""
@@ -85,10 +90,6 @@ class QuantizedLinear(IntegerLinear):
         """See `IntegerLinear`."""
         return self.weight.detach()
 
-    def fill(self, codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> None:
-        """See `IntegerLinear`."""
-        _copy((self.weight, codes), (self.weight_scale, scales), (self.bias, bias))
-
 
 class PackedLinear(IntegerLinear):
     """Codes side by side in 32-bit integers: the `pack-quantized` format."""
@@ -108,11 +109,6 @@ class PackedLinear(IntegerLinear):
         """See `IntegerLinear`."""
         return unpack(self.weight_packed.detach(), self.scheme.grid.bits, self.in_features)
 
-    def fill(self, codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> None:
-        """See `IntegerLinear`."""
-        words = pack(codes, self.scheme.grid.bits)
-        _copy((self.weight_packed, words), (self.weight_scale, scales), (self.bias, bias))
-
 
 class QuantizedEmbedding(nn.Embedding):
     """One code a byte and one scale a row; only the rows that are looked up are restored."""
@@ -125,9 +121,10 @@ class QuantizedEmbedding(nn.Embedding):
         self.weight = _frozen(torch.zeros(num_embeddings, embedding_dim, dtype=torch.int8))
         self.weight_scale = _frozen(torch.ones(num_embeddings, 1))
 
-    def fill(self, codes: Tensor, scales: Tensor) -> None:
+    def fill(self, rounded: Rounded, bias: None = None) -> None:
         """Take codes int8 [rows, columns] and scales fp32 [rows, 1]."""
-        _copy((self.weight, codes), (self.weight_scale, scales))
+        self.weight.copy_(rounded.codes)
+        self.weight_scale.copy_(rounded.scales)
 
     def dequantized(self) -> Tensor:
         """All rows restored: fp32 [rows, columns]."""
@@ -166,10 +163,3 @@ def _stamp(tensor: Tensor | None) -> object:
         return None
     version = 0 if tensor.is_inference() else tensor._version
     return tensor.data_ptr(), version, tensor.device
-
-
-def _copy(*pairs: tuple[Tensor | None, Tensor | None]) -> None:
-    with torch.no_grad():
-        for place, values in pairs:
-            if place is not None and values is not None:
-                place.copy_(values)

@@ -12,6 +12,7 @@ from reuselib.adapter import Adapter, ModelRef
 from reuselib.adapters.finetune import FineTune
 from reuselib.adapters.lora import LoRA
 from reuselib.adapters.merge import Merge
+from reuselib.adapters.quantize import Quantize
 from reuselib.adapters.sparsify import Sparsify
 from reuselib.data import Data
 from reuselib.derivation.derive import Runtime
@@ -33,6 +34,7 @@ SETTINGS: dict[str, Adapter] = {
     "finetune": FineTune(train=("head", "block[-1:]"), fit=SHORT),
     "lora": LoRA(r=2, fit=SHORT),
     "merge": Merge(),
+    "quantize": Quantize(),
     "sparsify": Sparsify(sparsity=0.5),
 }
 """One short setting of each of our adapters, to stand before or after the one that is tested."""

@@ -1,0 +1,32 @@
+"""Weights in 16 bits: the trivial member of the family."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reuselib.errors import IncompatibleStep
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def halve(module: nn.Module, dtype: str) -> None:
+    """Round every floating-point tensor that is saved to `bfloat16` or `float16`; in memory they stay fp32.
+
+    Raises:
+        IncompatibleStep: a value is too large for the type.
+    """
+    import torch
+
+    narrow = getattr(torch, dtype)
+    for name, tensor in module.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        rounded = tensor.to(narrow).to(tensor.dtype)
+        if not rounded.isfinite().all():
+            raise IncompatibleStep(
+                f"{name} holds values beyond {torch.finfo(narrow).max:g}, the largest of {dtype}",
+                expected="finite weights within the range of the type",
+                fix="use `scheme: bf16`, which has the range of fp32",
+            )
+        tensor.copy_(rounded)
