@@ -6,7 +6,7 @@ command line ends. Whatever is not a `ReuseError` is a bug in reuselib.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -119,7 +119,7 @@ class GateFailed(ReuseError):
 
     Args:
         what: each gate that failed, with figure, bound and measured value.
-        figures: names of the figures that failed.
+        verdicts: on every bound of every gate, see `measure.gates.Verdict`, as plain values.
         expected: what would have been right.
         fix: what to do now.
     """
@@ -127,9 +127,14 @@ class GateFailed(ReuseError):
     exit_code = 4
 
     def __init__(
-        self, what: str, *, figures: Sequence[str] = (), expected: str = "", fix: str = ""
+        self,
+        what: str,
+        *,
+        verdicts: Sequence[Mapping[str, object]] = (),
+        expected: str = "",
+        fix: str = "",
     ) -> None:
-        self.figures = tuple(figures)
+        self.verdicts = tuple(dict(each) for each in verdicts)
         super().__init__(what, expected=expected, fix=fix)
 
 

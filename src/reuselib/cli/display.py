@@ -44,9 +44,10 @@ def _lineage(folder: Path) -> None:
     """Print how a model was made, step by step, from its own record."""
     from rich.console import Console
 
-    from reuselib.cli.figures import change
+    from reuselib.cli.figures import told
     from reuselib.lineage.chain import read_ancestors, walk
     from reuselib.lineage.manifest import Manifest
+    from reuselib.lineage.store import Store
     from reuselib.model.figures import read_figures
     from reuselib.recipe import Recipe
 
@@ -56,9 +57,10 @@ def _lineage(folder: Path) -> None:
     console = Console(highlight=False)
     console.print(f"{manifest.name} ({manifest.relation})", style="bold", markup=False)
     console.print(f"dirHash {manifest.digests.dir_hash}")
-    if figures.after:
-        measured = change(figures.before.get(figures.metric), figures.after.get(figures.metric))
-        console.print(f"{figures.metric} {measured} in the last step")
+    for line in told(figures):
+        console.print(line, markup=False, soft_wrap=True)
+    for failure in Store.default().failures(manifest.derivation_id):
+        console.print(f"gate failed: {failure}", markup=False, soft_wrap=True, style="red")
     console.print("made by this recipe:\n", style="dim")
     sys.stdout.write(recipe.to_yaml())
     console.print("\nas recorded; `reuselib verify` checks the bytes against it", style="dim")

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reuselib.model.figures import Figures
+
 NONE = "-"
 
 
@@ -44,3 +50,56 @@ def duration(seconds: float | None) -> str:
 def change(before: float | None, after: float | None) -> str:
     """A metric before and after: `0.512 -> 0.883`."""
     return NONE if after is None else f"{number(before)} -> {number(after)}"
+
+
+def within(value: object, interval: object) -> str:
+    """A figure with its interval: `0.883 [0.861, 0.905]`."""
+    if not isinstance(value, int | float):
+        return NONE
+    if not isinstance(interval, list):
+        return number(value)
+    low, high = interval
+    return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def milliseconds(value: float | str | None) -> str:
+    """A time in ms with three digits, or the word in its place."""
+    if value is None or isinstance(value, str):
+        return value or NONE
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def factor(value: object) -> str:
+    """How many times as fast: `2.41x`; or the word in its place."""
+    if isinstance(value, int | float):
+        return f"{value:.2f}x"
+    return value if isinstance(value, str) else NONE
+
+
+def told(figures: Figures) -> Iterator[str]:
+    """A child's figures in a few lines; nothing for a base."""
+    cost, drift, origin = figures.cost, figures.drift, figures.origin
+    if figures.after:
+        before, after = (each.get(figures.metric) for each in (figures.before, figures.after))
+        yield f"{figures.metric} {change(before, after)} in the last step"
+    if cost:
+        time = milliseconds(cost.get("latency_p50"))
+        flops = (
+            f", {count(_plain(cost.get('flops')))} FLOPs and {time} ms a row"
+            if "flops" in cost
+            else ""
+        )
+        parameters, bytes_ = (
+            count(_plain(cost.get("num_parameters"))),
+            size(_plain(cost.get("num_bytes"))),
+        )
+        yield f"{parameters} parameters, {bytes_}{flops}"
+    if "agreement" in drift:
+        yield f"same answer as the model before on {number(_plain(drift['agreement']))} of the test rows"
+    speedup = origin.get("speedup")
+    if isinstance(speedup, dict) and speedup.get("speedup"):
+        yield f"against {origin['name']}: {factor(speedup['speedup'])} as fast for one row"
+
+
+def _plain(value: object) -> float | None:
+    return value if isinstance(value, int | float) else None

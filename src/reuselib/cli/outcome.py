@@ -1,21 +1,26 @@
-"""What a run ended in, as a table and as JSON."""
+"""What a run ended in, as tables and as JSON."""
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Json
-from reuselib.cli.figures import change, count, number, size
+from reuselib.cli.figures import count, duration, factor, milliseconds, number, size, within
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from reuselib.derivation.execution import Child, Execution
     from reuselib.model.figures import Figures
 
 SHARES = frozenset({"accuracy", "f1", "exact_match"})
 """Metrics from 0 to 1, whose differences are told in points of a hundred."""
+SLOWER = 1.1
+"""A time is told to have grown from this ratio on: less is within what a machine varies by."""
 
 
 def to_json(execution: Execution) -> dict[str, Json]:
@@ -33,24 +38,26 @@ def to_json(execution: Execution) -> dict[str, Json]:
             }
             for child in execution.children
         ],
+        "gates": [dict(each) for each in execution.verdicts],
     }
 
 
 def show(execution: Execution) -> None:
-    """Print the table, what reuse was worth, and where to go from here."""
+    """Print what each step made and changed, what reuse was worth, and where to go from here."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    first = _figures(execution.children[0])
-    table.add_column("step")
-    for heading in (first.metric or "metric", "trainable", "parameters", "bytes", "seconds"):
-        table.add_column(heading, justify="right")
-    for child in execution.children:
-        table.add_row(*_row(child))
-    console.print(table)
-    for line in (*_remarks(execution), *_next(execution)):
+    measured = [(child.adapter.kind, _figures(child)) for child in execution.children]
+    console.print(_models(measured))
+    console.print()
+    console.print(_steps(measured))
+    remarks = (
+        *_reuse(execution),
+        *_reference(measured[-1][1]),
+        *_slower(measured),
+        *_gates(execution),
+    )
+    for line in (*remarks, *_next(execution)):
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -59,35 +66,119 @@ def place(execution: Execution) -> object:
     return execution.output or execution.children[-1].folder
 
 
-def _row(child: Child) -> tuple[str, ...]:
-    figures = _figures(child)
-    name = child.adapter.kind + (" (from the store)" if child.reused else "")
-    measured = change(figures.before.get(figures.metric), figures.after.get(figures.metric))
-    cost = figures.cost
+def _table(*headings: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+    return table
+
+
+def _models(measured: list[tuple[str, Figures]]) -> Table:
+    """One row a model, the first for what the run began with."""
+    first = measured[0][1]
+    table = _table("model", first.metric or "metric", "params", "bytes", "FLOPs", "ms", "speed-up")
+    cost = first.cost_before
+    told = within(first.before.get(first.metric), _interval(first, "before"))
+    if cost or first.before:
+        table.add_row("(before)", told, *_sizes(cost), "")
+    for kind, figures in measured:
+        origin = figures.origin.get("speedup")
+        speedup = origin.get("speedup") if isinstance(origin, dict) else None
+        told = within(figures.after.get(figures.metric), _interval(figures, "after"))
+        table.add_row(kind, told, *_sizes(figures.cost), factor(speedup))
+    return table
+
+
+def _sizes(cost: object) -> tuple[str, ...]:
+    values = cost if isinstance(cost, dict) else {}
     return (
-        name,
-        measured,
-        count(cost.get("num_trainable")),
-        count(cost.get("num_parameters")),
-        size(cost.get("num_bytes")),
-        number(cost.get("seconds"), digits=1),
+        count(values.get("num_parameters")),
+        size(values.get("num_bytes")),
+        count(values.get("flops")),
+        milliseconds(values.get("latency_p50")),
     )
 
 
-def _remarks(execution: Execution) -> list[str]:
-    """That nothing was computed, and what a simple method reaches on the same rows."""
-    remarks: list[str] = []
-    if all(child.reused for child in execution.children):
-        remarks.append("nothing was computed: the store holds these children already")
-    figures = _figures(execution.children[-1])
+def _steps(measured: list[tuple[str, Figures]]) -> Table:
+    """One row a step: what it took, and how far answers drifted from the model before it."""
+    table = _table("step", "trained", "time", "memory", "agree", "KL", "worst class")
+    for kind, figures in measured:
+        cost, drift = figures.cost, figures.drift
+        agreement, kl = drift.get("agreement"), drift.get("kl")
+        table.add_row(
+            kind,
+            count(_number(cost.get("num_trainable"))),
+            duration(_number(cost.get("seconds"))),
+            size(_number(cost.get("peak_bytes"))),
+            number(_number(agreement)),
+            f"{kl:.2g}" if isinstance(kl, float | int) else "-",
+            worst_class(figures),
+        )
+    return table
+
+
+def worst_class(figures: Figures) -> str:
+    """The class that lost most against the model before: `bad 0.91 -> 0.85`."""
+    from reuselib.measure.drift import MIN_ROWS
+
+    classes = figures.drift.get("classes")
+    rows = [each for each in classes or () if isinstance(each, dict) and each["rows"] >= MIN_ROWS]
+    if not rows:
+        return "-"
+    worst = min(rows, key=lambda row: row["after"] - row["before"])
+    return f"{worst['name']} {worst['before']:.2f} -> {worst['after']:.2f}"
+
+
+def _interval(figures: Figures, side: str) -> Json:
+    found = figures.intervals.get(side)
+    return found.get(figures.metric) if isinstance(found, dict) else None
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) else None
+
+
+def _reuse(execution: Execution) -> Iterator[str]:
+    reused = [child.adapter.kind for child in execution.children if child.reused]
+    if len(reused) == len(execution.children):
+        yield "nothing was computed: the store holds these children already"
+    elif reused:
+        yield f"from the store: {', '.join(reused)}"
+
+
+def _reference(figures: Figures) -> Iterator[str]:
+    """What a simple method reaches on the same rows."""
     theirs, ours = figures.reference.get(figures.metric), figures.after.get(figures.metric)
     if isinstance(theirs, float) and ours is not None:
         gain = ours - theirs
         told = f"{100 * gain:+.1f} points" if figures.metric in SHARES else f"{gain:+.4g}"
-        remarks.append(
+        yield (
             f"{figures.reference.get('name')} {number(theirs)}, this model {number(ours)}: {told} of {figures.metric}"
         )
-    return remarks
+
+
+def _slower(measured: list[tuple[str, Figures]]) -> Iterator[str]:
+    """Never slower silently; and times that mean nothing are told, too."""
+    unstable = False
+    for kind, figures in measured:
+        for name, rows in (("latency_p50", "one row"), ("latency_p50_batch32", "32 rows")):
+            before, after = figures.cost_before.get(name), figures.cost.get(name)
+            if isinstance(before, str) or isinstance(after, str):
+                unstable = True
+            elif before and after and after > SLOWER * before:
+                yield (
+                    f"{kind}: slower than the model before it, {milliseconds(before)} -> {milliseconds(after)} ms "
+                    f"for {rows}"
+                )
+    if unstable:
+        yield "unstable: the machine was too busy to tell a time; `reuselib compare` measures anew"
+
+
+def _gates(execution: Execution) -> Iterator[str]:
+    for verdict in execution.verdicts:
+        yield f"gate {'passed' if verdict['passed'] else 'failed'}: {verdict['told']}"
 
 
 def _next(execution: Execution) -> list[str]:

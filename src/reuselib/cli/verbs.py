@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -61,7 +62,8 @@ def run(  # noqa: PLR0913 - one parameter for each option
     from reuselib.cli import outcome
     from reuselib.cli.progress import shown
     from reuselib.derivation.derive import Runtime
-    from reuselib.derivation.execution import execute
+    from reuselib.derivation.execution import hand_over, make
+    from reuselib.errors import GateFailed
     from reuselib.recipe import Recipe
 
     plan = Recipe.read(recipe, overrides=changes or ()).plan(store=store)
@@ -73,11 +75,18 @@ def run(  # noqa: PLR0913 - one parameter for each option
             trackers=tuple(tracker or ()),
             report=report,
         )
-        execution = execute(plan, runtime)
+        execution = make(plan, runtime)
+    failure: GateFailed | None = None
+    try:
+        execution = hand_over(execution, runtime)
+    except GateFailed as error:  # its figures are worth seeing all the more
+        failure, execution = error, replace(execution, verdicts=error.verdicts)
     if as_json:
         _print(outcome.to_json(execution))
     else:
         outcome.show(execution)
+    if failure is not None:
+        raise failure
 
 
 @app.command()
@@ -113,6 +122,42 @@ def show(
     from reuselib.cli.display import display
 
     display(what)
+
+
+@app.command()
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL MODEL...", help="Folders, hub ids, `package:...` or `store:...`."
+        ),
+    ],
+    *,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="Says task and rows; else those that the first model with a record was measured on.",
+            show_default=False,
+        ),
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure models on the same test rows: metrics with intervals, size, time, and drift from the first one."""
+    from reuselib.cli import comparison
+    from reuselib.cli.progress import shown
+    from reuselib.derivation.comparing import compare_models
+    from reuselib.recipe import Recipe
+
+    if len(models) < 2:
+        raise typer.BadParameter("expected two models or more")
+    told = Recipe.read(recipe) if recipe is not None else None
+    with shown() as report:
+        comparing = compare_models(models, recipe=told, store=store, report=report)
+    if as_json:
+        _print(comparing.to_json())
+    else:
+        comparison.show(comparing)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from reuselib.model.source import Pinned
 from reuselib.progress import Report
 
 if TYPE_CHECKING:
+    from reuselib.adapter import Json
     from reuselib.derivation.derive import Runtime
     from reuselib.derivation.session import Session
 
@@ -52,6 +54,8 @@ class Execution:
     """Where the last child was copied to, if that was asked for."""
     opened: Opened | None = None
     """The last child in memory, unless all came from the store."""
+    verdicts: tuple[Mapping[str, Json], ...] = ()
+    """On each bound of each gate, see `measure.gates.Verdict`."""
 
     def model(self) -> Model:
         """The last child."""
@@ -65,14 +69,22 @@ class Execution:
 
 
 def execute(plan: Plan, runtime: Runtime) -> Execution:
-    """Make what the store lacks, then copy the last child to `runtime.output`.
+    """Make what the store lacks, hold the last child against the gates, then copy it to `runtime.output`.
 
     Raises:
         GateFailed: the last child misses a gate; it is in the store, and nothing is copied.
         ReuseError: a step failed; the children before it are in the store.
     """
+    return hand_over(make(plan, runtime), runtime)
+
+
+def make(plan: Plan, runtime: Runtime) -> Execution:
+    """The children, from the store or made now; otherwise as `execute`."""
     _refuse_many_processes()
-    children = list(found(plan))
+    children = [
+        Child(adapter, folder, Manifest.read(folder), reused=True)
+        for adapter, folder in zip(plan.steps, plan.finished(), strict=False)
+    ]
     opened = None
     if len(children) < len(plan.steps):
         if runtime.output is not None:
@@ -80,19 +92,18 @@ def execute(plan: Plan, runtime: Runtime) -> Execution:
         plan.store.check()
         made, opened = _make(plan, children, runtime)
         children += made
-    last = children[-1]
-    pass_gates(plan, last.folder, last.manifest, reused=last.reused, protocol=runtime.protocol)
-    if runtime.output is not None and not _holds(runtime.output, last.manifest):
-        deliver(last.folder, runtime.output, overwrite=runtime.overwrite)
-    return Execution(plan, tuple(children), runtime.output, opened)
+    return Execution(plan, tuple(children), opened=opened)
 
 
-def found(plan: Plan) -> tuple[Child, ...]:
-    """Children of the leading steps that are in the store already, intact."""
-    return tuple(
-        Child(adapter, folder, Manifest.read(folder), reused=True)
-        for adapter, folder in zip(plan.steps, plan.finished(), strict=False)
+def hand_over(made: Execution, runtime: Runtime) -> Execution:
+    """Judge the last child and copy it to where it was asked for; otherwise as `execute`."""
+    last, output = made.children[-1], runtime.output
+    verdicts = pass_gates(
+        made.plan, last.folder, last.manifest, reused=last.reused, protocol=runtime.protocol
     )
+    if output is not None and not _holds(output, last.manifest):
+        deliver(last.folder, output, overwrite=runtime.overwrite)
+    return replace(made, output=output, verdicts=verdicts)
 
 
 def _refuse_many_processes() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,36 +13,42 @@ from reuselib.measure.gates import UNSTABLE, Verdict, judge
 from reuselib.model.figures import Figures, read_figures
 
 if TYPE_CHECKING:
+    from reuselib.adapter import Json
     from reuselib.lineage.manifest import Manifest
     from reuselib.measure.latency import Protocol
 
 
 def pass_gates(
     plan: Plan, folder: Path, manifest: Manifest, *, reused: bool, protocol: Protocol | None = None
-) -> None:
+) -> tuple[dict[str, Json], ...]:
     """Judge the last child by its recorded figures, and note in the store what it missed.
 
     A figure that was recorded as unstable is measured anew if the child was made in an earlier run; everything else
     is taken from the record, so that a repeated run loads no network.
 
+    Returns:
+        The verdict on every bound, see `measure.gates.Verdict`.
+
     Raises:
         GateFailed: a gate is missed.
     """
     if not plan.gates:
-        return
+        return ()
     figures = read_figures(folder)
     verdicts = _judged(plan, figures)
     if reused and any(each.measured == UNSTABLE for each in verdicts):
         verdicts = _judged(plan, _timed_anew(plan, folder, manifest, figures, protocol))
     failed = [each for each in verdicts if not each.passed]
+    told = tuple(asdict(each) for each in verdicts)
     plan.store.mark_failed(manifest.derivation_id, [each.told for each in failed])
     if failed:
         raise GateFailed(
             "\n".join(f"gate failed: {each.told}" for each in failed),
-            figures=[each.figure for each in failed],
+            verdicts=told,
             expected=f"{len(verdicts)} gates passed; {len(verdicts) - len(failed)} did",
             fix=_fix(failed, figures, folder),
         )
+    return told
 
 
 def _judged(plan: Plan, figures: Figures) -> tuple[Verdict, ...]:

@@ -40,7 +40,7 @@ def drift(before: Measured, after: Measured, parts: Slices) -> dict[str, Json]:
         found["agreement"] = _mean(_same(one, other))
         divergence = kl(one, other)
         if math.isfinite(mean := _mean(divergence)):
-            found["kl"] = mean
+            found["kl"] = max(0.0, mean)  # rounding may leave a hair below
         if not before.by_position:
             found["rows"] = _most_changed(divergence, one, other)
     elif before.losses is not None and after.losses is not None:

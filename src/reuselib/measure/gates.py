@@ -183,7 +183,7 @@ def _verdict(figure: str, bound: str, limit: float, measured: Figure | None) -> 
     else:
         passed = measured >= limit if bound == "min" else measured <= limit
         told = f"is {measured:.6g}"
-    sentence = f"{figure}: {what}{figure} {told}; `{bound}` wants {wanted} {limit:g}"
+    sentence = f"{what}{figure} {told}; `{bound}` wants {wanted} {limit:g}"
     return Verdict(
         figure=figure,
         bound=bound,

@@ -111,21 +111,7 @@ class Probe:
 
     def time(self, *modules: nn.Module) -> list[dict[int, Timing]]:
         """Times of each module by batch size, taken in turns."""
-        protocol = self.protocol or latency.STANDARD
-        found: list[dict[int, Timing]] = [{} for _ in modules]
-        import torch
-
-        with ExitStack() as stack:
-            devices = [stack.enter_context(quiet(module)) for module in modules]
-            stack.enter_context(torch.inference_mode())
-            for size, batch in zip(protocol.batch_sizes, self.batches, strict=True):
-                calls = [
-                    self._call(module, moved(batch, device))
-                    for module, device in zip(modules, devices, strict=True)
-                ]
-                for each, timing in zip(found, alternate(calls, protocol), strict=True):
-                    each[size] = timing
-        return found
+        return in_turns([(self, module) for module in modules])
 
     def describe(self) -> dict[str, Json]:
         """The protocol of times, with the shapes that were fed and the threads that worked."""
@@ -191,7 +177,8 @@ class Probe:
     def _first(self, num_rows: int) -> Examples:
         return [self.examples[row] for row in range(num_rows)]
 
-    def _call(self, module: nn.Module, batch: Batch) -> Callable[[], None]:
+    def call(self, module: nn.Module, batch: Batch) -> Callable[[], None]:
+        """A forward pass that ends when the device is done."""
         import torch
 
         on_gpu = next(iter(batch.values())).is_cuda
@@ -202,6 +189,25 @@ class Probe:
                 torch.cuda.synchronize()
 
         return call
+
+
+def in_turns(models: Sequence[tuple[Probe, nn.Module]]) -> list[dict[int, Timing]]:
+    """Times of each module on its own probe's rows, by batch size, taken in turns."""
+    import torch
+
+    protocol = models[0][0].protocol or latency.STANDARD
+    found: list[dict[int, Timing]] = [{} for _ in models]
+    with ExitStack() as stack:
+        devices = [stack.enter_context(quiet(module)) for _, module in models]
+        stack.enter_context(torch.inference_mode())
+        for index, size in enumerate(protocol.batch_sizes):
+            calls = [
+                probe.call(module, moved(probe.batches[index], device))
+                for (probe, module), device in zip(models, devices, strict=True)
+            ]
+            for each, timing in zip(found, alternate(calls, protocol), strict=True):
+                each[size] = timing
+    return found
 
 
 def measured_cost(module: nn.Module, folder: Path) -> dict[str, float | str]:
