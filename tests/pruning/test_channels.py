@@ -10,11 +10,15 @@ from torch import nn
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep, IntegrityError, TrainingError
 from reuselib.pruning import channels
-from reuselib.pruning.channels import Channels, prune_channels, replay_channels
+from reuselib.pruning.channels import Channels, replay_channels
 from reuselib.pruning.slices import sliced
 
 FEW = Calibration(num_rows=8, batch_size=4)
 NETWORKS = ("cnn", "resnet", "convnext", "mobilenet")
+
+
+def prune_channels(module, session, how):
+    return channels.prune_channels(module, session, how).structure
 
 
 def num_parameters(module):
@@ -198,6 +202,39 @@ def test_pruning_twice_is_recorded_as_two_steps(start):
     assert outputs(skeleton, session).equal(outputs(module, session))
 
 
+@pytest.mark.parametrize(
+    ("name", "how", "stock"),
+    [
+        ("resnet", Channels(ratio=0.5), True),
+        ("convnext", Channels(ratio=0.5), True),
+        ("mobilenet", Channels(ratio=0.5), False),
+        ("resnet", Channels(ratio=0.4, scope="global"), False),
+        ("cnn", Channels(ratio=0.5), False),
+    ],
+)
+def test_the_configuration_says_the_widths_where_it_can(start, tmp_path, name, how, stock):
+    module, session = start(name)
+    before = getattr(module, "config", None) and module.config.to_json_string()
+
+    assert channels.prune_channels(module, session, how).stock == stock
+
+    if not stock:
+        assert before is None or module.config.to_json_string() == before
+        return
+    module.save_pretrained(tmp_path / "plain")
+    from transformers import AutoModelForImageClassification
+
+    plain = AutoModelForImageClassification.from_pretrained(tmp_path / "plain")
+    assert outputs(plain, session).equal(outputs(module, session))
+
+
+def test_what_a_configuration_did_not_say_before_it_does_not_say_afterwards(start):
+    """It is rebuilt from there: one half by a record, the other by the configuration, would not fit."""
+    module, session = start("resnet")
+    assert not channels.prune_channels(module, session, Channels(ratio=0.4, scope="global")).stock
+    assert not channels.prune_channels(module, session, Channels(ratio=0.5)).stock
+
+
 def test_the_networks_gradient_marks_and_mode_are_kept(start):
     module, session = start("resnet")
     frozen = "resnet.embedder.embedder.convolution.weight"
@@ -342,3 +379,58 @@ def test_tied_layers_stay_tied(start):
     prune_channels(module, session, Channels(ratio=0.5))
     assert module.two.weight is module.one.weight
     assert module.one.weight.shape == (4, 4, 3, 3)
+
+
+class TestProof:
+    """One forged child a claim."""
+
+    @pytest.fixture
+    def edge(self, start):
+        module, session = start("resnet")
+        parent = copy.deepcopy(module.state_dict())
+        structure = prune_channels(module, session, Channels(ratio=0.5))
+        return parent, dict(module.state_dict()), structure
+
+    def failing(self, edge):
+        return [each.tensor for each in channels.prove_channels(*edge) if each.holds is False]
+
+    name = "resnet.encoder.stages.0.layers.0.layer.0.convolution.weight"
+
+    def test_an_honest_child_passes(self, edge):
+        assert self.failing(edge) == []
+
+    def test_a_survivor_moved_by_a_millionth(self, edge):
+        edge[1][self.name] = edge[1][self.name] + 1e-6
+        assert self.failing(edge) == [self.name]
+
+    def test_running_statistics_of_another_channel(self, edge):
+        name = self.name.replace("convolution.weight", "normalization.running_mean")
+        edge[1][name] = edge[1][name].flip(0)
+        assert self.failing(edge) == [name]
+
+    def test_an_index_swapped(self, edge):
+        parent, child, structure = edge
+        key = structure["tensors"][self.name]["0"]
+        kept = structure["keep"][key]
+        gone = next(index for index in range(8) if index not in kept)
+        forged = {**structure, "keep": {**structure["keep"], key: [*kept[1:], gone]}}
+        assert self.failing((parent, child, forged))
+
+    def test_an_index_that_is_not_there(self, edge):
+        parent, child, structure = edge
+        forged = {**structure, "keep": {key: [99] for key in structure["keep"]}}
+        assert self.failing((parent, child, forged))
+
+    def test_another_parent(self, edge):
+        edge[0][self.name] = edge[0][self.name] * 2
+        assert self.failing(edge) == [self.name]
+
+    def test_a_tensor_more_or_less(self, edge):
+        for forge in (
+            lambda child: child.pop(self.name),
+            lambda child: child.update(more=torch.ones(1)),
+        ):
+            parent, child, structure = edge
+            child = dict(child)
+            forge(child)
+            assert self.failing((parent, child, structure))

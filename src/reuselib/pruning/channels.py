@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from reuselib.adapter import Json, Run
+from reuselib.adapter import Finding, Json, Run, Weights
 from reuselib.calibration.plan import Calibration
-from reuselib.errors import IncompatibleStep
+from reuselib.errors import IncompatibleStep, IntegrityError
 from reuselib.measure.claims import same_bits
+from reuselib.network.stating import is_described
 from reuselib.pruning.feature_maps import mean_activations, mean_saliencies
-from reuselib.pruning.slices import slice_network, slices_of
+from reuselib.pruning.slices import slice_network, sliced, slices_of
 from reuselib.pruning.watchdog import limited
+from reuselib.pruning.widths import state_widths
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,10 +49,18 @@ class Channels:
     """For `taylor` and `activation`."""
 
 
-def prune_channels(module: nn.Module, run: Run, how: Channels) -> dict[str, Json]:
-    """Leave out channels, in place; return the record that `replay_channels` and `kept_channels` take.
+@dataclass(frozen=True)
+class Pruned:
+    """What was left out, and how the network can be opened again."""
 
-    The head loses inputs, never outputs.
+    structure: dict[str, Json]
+    """torch-pruning's `history`, and what is left of every tensor as `pruning/slices.py` records it."""
+    stock: bool
+    """Whether the network's configuration says its widths by now."""
+
+
+def prune_channels(module: nn.Module, run: Run, how: Channels) -> Pruned:
+    """Leave out channels, in place. The head loses inputs, never outputs.
 
     Raises:
         IncompatibleStep: there are no convolutions, torch-pruning cannot take the network apart or does not end, or
@@ -70,9 +80,10 @@ def prune_channels(module: nn.Module, run: Run, how: Channels) -> dict[str, Json
     labelled = copy.deepcopy(module).requires_grad_(True)
     slices = _traced(lambda: _slices(labelled, forward, history))
     shape = _shape(module, forward)
+    described = is_described(module, getattr(module, "config", None))
     slice_network(module, slices)
     _check(module, reference, forward, shape)
-    return {"history": history, **slices}
+    return Pruned({"history": history, **slices}, stock=described and state_widths(module))
 
 
 def replay_channels(module: nn.Module, structure: Mapping[str, Json]) -> nn.Module:
@@ -83,6 +94,36 @@ def replay_channels(module: nn.Module, structure: Mapping[str, Json]) -> nn.Modu
     """
     slice_network(module, structure)
     return module
+
+
+def prove_channels(
+    parent: Weights, child: Weights, structure: Mapping[str, Json]
+) -> Iterator[Finding]:
+    """What the record claims about two sets of tensors."""
+    odd = sorted(set(parent) ^ set(child))
+    yield Finding("names are the parent's", not odd, tensor=next(iter(odd), ""))
+    name, detail = next(_other_rows(parent, child, structure), ("", ""))
+    yield Finding(
+        "every tensor is the recorded rows and columns of the parent's, bit for bit",
+        not name,
+        detail or f"{len(structure['tensors'])} of {len(child)} tensors lost some",
+        name,
+    )
+
+
+def _other_rows(
+    parent: Weights, child: Weights, structure: Mapping[str, Json]
+) -> Iterator[tuple[str, str]]:
+    for name in child:
+        if name not in parent:
+            continue
+        try:
+            wanted = sliced(name, parent[name], structure)
+        except IntegrityError as error:
+            yield name, str(error)
+        else:
+            if not same_bits(child[name], wanted):
+                yield name, "differs from the parent's"
 
 
 def _refuse_without_convolutions(module: nn.Module) -> None:
