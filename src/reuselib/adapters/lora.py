@@ -21,7 +21,10 @@ PREFIX = "base_model.model."
 
 LINEAR = ("Linear", "Conv1D")
 """Types of linear layers; Conv1D is that of GPT-2, which keeps its weight as [in, out]."""
-LAYERS = frozenset({*LINEAR, "NonDynamicallyQuantizableLinear", "Conv2d"})
+QUANTIZED = frozenset({"QuantizedLinear", "PackedLinear"})
+"""Types of linear layers with integer weights, see `quantization.layers`; an update over them is QLoRA (Dettmers et
+al., 2023)."""
+LAYERS = frozenset({*LINEAR, *QUANTIZED, "NonDynamicallyQuantizableLinear", "Conv2d"})
 """Types that can be adapted."""
 
 
@@ -97,7 +100,14 @@ class LoRA(Adapter):
         selectors = [f"{selector}{suffix}" for selector in chosen]
         found = select_modules(module, selectors, head=head)
         targets = [n for n in found if not any(n == h or n.startswith(f"{h}.") for h in head)]
-        _refuse_other_layers({type(module.get_submodule(name)).__name__ for name in targets})
+        kinds = {type(module.get_submodule(name)).__name__ for name in targets}
+        _refuse_other_layers(kinds)
+        if self.use_dora and kinds & QUANTIZED:
+            raise IncompatibleStep(
+                "use_dora splits a weight into magnitude and direction, which integer weights have no room for",
+                expected="layers with floating-point weights",
+                fix="leave use_dora out, or put `lora` and `merge` before `quantize`",
+            )
         if not targets:
             raise IncompatibleStep(
                 f"target_modules={list(chosen)} matches nothing but the head",
@@ -187,16 +197,17 @@ class LoRA(Adapter):
         self, parent: Weights, child: Weights, targets: Sequence[str]
     ) -> Iterator[tuple[str, str]]:
         for target in targets:
-            weight = f"{target}.weight"
-            if weight not in parent:
+            weight, packed = f"{target}.weight", f"{target}.weight_shape"
+            if weight not in parent and packed not in parent:
                 yield weight, "the base has no such tensor"
                 continue
-            a, b, base = child[_factor(target, "A")], child[_factor(target, "B")], parent[weight]
+            a, b = child[_factor(target, "A")], child[_factor(target, "B")]
+            shape = parent[packed].tolist() if packed in parent else parent[weight].shape
             if a.dim() < 2 or b.dim() < 2 or a.shape[0] != self.r or b.shape[1] != self.r:
                 yield _factor(target, "A"), f"rank {a.shape[0]}"
             # Conv1D keeps the transpose of a linear layer's weight
-            elif tuple(base.shape[:2]) not in {(b.shape[0], a.shape[1]), (a.shape[1], b.shape[0])}:
-                yield weight, f"update {b.shape[0]} x {a.shape[1]}, layer {tuple(base.shape)}"
+            elif tuple(shape[:2]) not in {(b.shape[0], a.shape[1]), (a.shape[1], b.shape[0])}:
+                yield weight, f"update {b.shape[0]} x {a.shape[1]}, layer {tuple(shape)}"
 
 
 def _refuse_other_layers(found: set[str]) -> None:
