@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from reuselib.adapter import Finding as Finding
     from reuselib.adapter import ModelRef as ModelRef
     from reuselib.adapter import Run as Run
+    from reuselib.adapters.distill import Distill as Distill
     from reuselib.adapters.finetune import FineTune as FineTune
     from reuselib.adapters.lora import LoRA as LoRA
     from reuselib.adapters.merge import Merge as Merge
+    from reuselib.adapters.prune import Prune as Prune
     from reuselib.adapters.quantize import Quantize as Quantize
     from reuselib.adapters.sparsify import Sparsify as Sparsify
     from reuselib.data import Data as Data
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from reuselib.tasks.image_classification import ImageClassification as ImageClassification
     from reuselib.tasks.module import ModuleTask as ModuleTask
     from reuselib.tasks.text_classification import TextClassification as TextClassification
+    from reuselib.training.lessons import Losses as Losses
     from reuselib.training.plan import EarlyStopping as EarlyStopping
     from reuselib.training.plan import FitPlan as FitPlan
     from reuselib.training.plan import Optimizer as Optimizer
@@ -48,6 +51,7 @@ _EXPORTS = {
     "Adapter": "adapter",
     "CausalLM": "tasks.causal_lm",
     "Data": "data",
+    "Distill": "adapters.distill",
     "EarlyStopping": "training.plan",
     "FineTune": "adapters.finetune",
     "Finding": "adapter",
@@ -55,6 +59,7 @@ _EXPORTS = {
     "Gate": "measure.gates",
     "ImageClassification": "tasks.image_classification",
     "LoRA": "adapters.lora",
+    "Losses": "training.lessons",
     "Manifest": "lineage.manifest",
     "Merge": "adapters.merge",
     "Model": "model",
@@ -62,6 +67,7 @@ _EXPORTS = {
     "ModuleTask": "tasks.module",
     "Optimizer": "training.plan",
     "ParameterGroup": "training.plan",
+    "Prune": "adapters.prune",
     "Quantize": "adapters.quantize",
     "Recipe": "recipe",
     "ReuseError": "errors",

@@ -21,8 +21,10 @@ ADAPTERS: dict[str, str] = {
     "finetune": "reuselib.adapters.finetune:FineTune",
     "lora": "reuselib.adapters.lora:LoRA",
     "merge": "reuselib.adapters.merge:Merge",
+    "prune": "reuselib.adapters.prune:Prune",
     "quantize": "reuselib.adapters.quantize:Quantize",
     "sparsify": "reuselib.adapters.sparsify:Sparsify",
+    "distill": "reuselib.adapters.distill:Distill",
 }
 """Kind -> `module:Class` of the adapters that come with reuselib, in the order in which they are listed."""
 

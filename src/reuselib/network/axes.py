@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from reuselib.errors import IncompatibleStep
-from reuselib.network.cutting import Axis, Cut, Run
+from reuselib.network.cutting import Axis, Cut, Dims, Run
 from reuselib.network.families import Attention, Family, FeedForward, Projection, family, is_named
 from reuselib.network.layers import dims
 
@@ -51,10 +51,31 @@ def plan(module: nn.Module, keep: Keep) -> Cut:
             _add_heads(draft, attention, keep.heads[attention.name])
     for block in found.blocks:
         if block.name in keep.units:
-            _add_units(draft, block.name, block.feed_forward, keep.units[block.name])
+            _add_units(draft, block.feed_forward, keep.units[block.name])
     if keep.hidden is not None:
         _add_hidden(draft, found, keep.hidden)
     return draft.finish(blocks)
+
+
+def layout(module: nn.Module, *, hidden: bool) -> Cut:
+    """A cut that cuts nothing: every axis of heads and FFN units, and each tensor that lies along one.
+
+    Args:
+        module: the network.
+        hidden: also the hidden state.
+
+    Raises:
+        IncompatibleStep: the network's family has no table, or a tensor's part in the hidden state is not known.
+    """
+    found = family(module)
+    draft = _Draft(module)
+    for block in found.blocks:
+        for attention in block.attentions:
+            _add_heads(draft, attention, range(attention.num_heads))
+        _add_units(draft, block.feed_forward, range(block.feed_forward.num_units))
+    if hidden:
+        _add_hidden(draft, found, range(found.hidden_size))
+    return Cut(draft.axes, draft.tensors())
 
 
 class _Draft:
@@ -97,33 +118,32 @@ class _Draft:
             )
         self.runs.setdefault(name, {})[dim] = runs
 
-    def finish(self, blocks: Mapping[str, Axis]) -> Cut:
-        """The cut, without what loses nothing or lies in a block that is dropped anyway."""
-        dropping = Cut(blocks=blocks)
-        tensors = {
+    def tensors(self) -> dict[str, Dims]:
+        return {
             name: tuple(runs.get(dim, ()) for dim in range(self.state[name].dim()))
             for name, runs in self.runs.items()
-            if dropping.renamed(name) is not None
         }
+
+    def finish(self, blocks: Mapping[str, Axis]) -> Cut:
+        """The cut, without tensors that lose nothing and what lies in a block that is dropped anyway."""
+        dropping = Cut(blocks=blocks)
         tensors = {
             name: dims
-            for name, dims in tensors.items()
-            if not all(self.axes[axis].is_whole for runs in dims for axis, _ in runs)
+            for name, dims in self.tensors().items()
+            if dropping.renamed(name) is not None
+            and not all(self.axes[axis].is_whole for runs in dims for axis, _ in runs)
         }
-        used = {axis for dims in tensors.values() for runs in dims for axis, _ in runs}
-        axes = {name: axis for name, axis in self.axes.items() if name in used}
+        axes = {name: axis for name, axis in self.axes.items() if dropping.renamed(name)}
         return Cut(
             axes, tensors, {name: axis for name, axis in blocks.items() if not axis.is_whole}
         )
 
 
 def _add_heads(draft: _Draft, attention: Attention, keep: Sequence[int]) -> None:
-    heads = draft.axis(f"{attention.name}:heads", attention.num_heads, keep)
+    heads = draft.axis(attention.heads_axis, attention.num_heads, keep)
     groups = heads
     if attention.repeats > 1:
-        groups = draft.axis(
-            f"{attention.name}:groups", attention.num_groups, _groups(attention, keep)
-        )
+        groups = draft.axis(attention.groups_axis, attention.num_groups, _groups(attention, keep))
     head, group = (heads, attention.head_dim), (groups, attention.head_dim)
     if attention.query.layer == attention.key.layer:
         draft.outputs(attention.query.layer, (head, group, group))
@@ -151,8 +171,8 @@ def _groups(attention: Attention, keep: Iterable[int]) -> list[int]:
     return sorted(counts)
 
 
-def _add_units(draft: _Draft, block: str, part: FeedForward, keep: Sequence[int]) -> None:
-    units = (draft.axis(f"{block}:units", part.num_units, keep), 1)
+def _add_units(draft: _Draft, part: FeedForward, keep: Sequence[int]) -> None:
+    units = (draft.axis(part.axis, part.num_units, keep), 1)
     layers: dict[str, list[Projection]] = {}
     for each in part.up:
         layers.setdefault(each.layer, []).append(each)

@@ -82,6 +82,16 @@ class Attention:
         """Query heads for each key/value head."""
         return self.num_heads // self.num_groups
 
+    @property
+    def heads_axis(self) -> str:
+        """Name of the axis of its query heads in a cut."""
+        return f"{self.name}:heads"
+
+    @property
+    def groups_axis(self) -> str:
+        """Name of the axis of its key/value heads, if they are fewer."""
+        return f"{self.name}:groups"
+
     def columns(self, head: int) -> range:
         """Inputs of `output` that a query head gives."""
         return range(head * self.head_dim, (head + 1) * self.head_dim)
@@ -97,6 +107,11 @@ class FeedForward:
     down: str
     """The layer whose inputs are the units."""
     num_units: int
+
+    @property
+    def axis(self) -> str:
+        """Name of the axis of its units in a cut."""
+        return f"{self.down}:units"
 
 
 @dataclass(frozen=True)

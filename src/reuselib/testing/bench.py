@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter, ModelRef
+from reuselib.adapters.distill import Distill
 from reuselib.adapters.finetune import FineTune
 from reuselib.adapters.lora import LoRA
 from reuselib.adapters.merge import Merge
+from reuselib.adapters.prune import Prune
 from reuselib.adapters.quantize import Quantize
 from reuselib.adapters.sparsify import Sparsify
 from reuselib.data import Data
@@ -22,6 +24,7 @@ from reuselib.errors import IncompatibleStep
 from reuselib.recipe import Recipe
 from reuselib.task import Task
 from reuselib.tasks.text_classification import TextClassification
+from reuselib.training.lessons import Losses
 from reuselib.training.plan import FitPlan
 
 if TYPE_CHECKING:
@@ -34,8 +37,11 @@ SETTINGS: dict[str, Adapter] = {
     "finetune": FineTune(train=("head", "block[-1:]"), fit=SHORT),
     "lora": LoRA(r=2, fit=SHORT),
     "merge": Merge(),
+    "prune": Prune(heads=0.5, ffn=0.5),
     "quantize": Quantize(),
     "sparsify": Sparsify(sparsity=0.5),
+    # a model that is its own teacher only learns by what the rows say
+    "distill": Distill(losses=Losses(logits=0.5, task=0.5), fit=SHORT),
 }
 """One short setting of each of our adapters, to stand before or after the one that is tested."""
 

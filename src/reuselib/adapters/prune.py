@@ -1,0 +1,220 @@
+"""Structured pruning: heads, FFN units, hidden channels and blocks of a transformer go, and the network is smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights
+from reuselib.calibration.plan import Calibration
+from reuselib.errors import IncompatibleStep
+from reuselib.network.cutting import Cut
+from reuselib.pruning.proof import cut_out
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from reuselib.network.axes import Keep
+    from reuselib.network.families import Block, Family
+    from reuselib.pruning.budget import Pool
+    from reuselib.pruning.importance import Scores
+
+SHARES = ("heads", "ffn", "hidden")
+"""Fields that name a share to leave out."""
+MANY_PLACES = ("heads", "ffn")
+"""Of these, those that occur in every block."""
+WIDTHS = ("ffn", "hidden")
+"""And those whose number can be rounded."""
+NEED_ROWS = ("taylor", "activation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune(Adapter):
+    """Leave out what matters least: heads, FFN units, hidden channels or whole blocks. What stays keeps its values.
+
+    Nothing is trained: let `finetune` or `distill` follow. By default every block loses the same share, so that the
+    child opens in plain transformers wherever a configuration can say its sizes.
+    """
+
+    kind: ClassVar[str] = "prune"
+    relation: ClassVar[str] = "prune"
+
+    heads: float | None = None
+    """Share of the attention heads to leave out, such as 0.5. Key/value heads that serve several go with them, or
+    all serve equally fewer."""
+    ffn: float | None = None
+    """Share of the units of each feed-forward part to leave out."""
+    hidden: float | None = None
+    """Share of the channels of the hidden state to leave out, in the whole network."""
+    blocks: tuple[int, ...] = ()
+    """Blocks to leave out, counted as in `block[i]`: 0 is the first, -1 the last."""
+    scope: Literal["uniform", "global"] = "uniform"
+    """uniform: every block loses the same share. global: heads, or units, of all blocks are ranked together; the
+    child then opens through reuselib only."""
+    importance: Literal["magnitude", "taylor", "activation", "random"] = "magnitude"
+    """What matters: weights of large norm, |activation x gradient| of the loss, large activations, or chance."""
+    round_to: int | None = None
+    """Leave FFN units and hidden channels in multiples of so many."""
+    calibration: Calibration = Calibration()
+    """Rows for `taylor` and `activation`."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in SHARES if getattr(self, name) is not None]
+        for name in given:
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be a share above 0 and below 1, got {getattr(self, name)}"
+                )
+        if not given and not self.blocks:
+            raise ValueError(f"nothing is left out: set {', '.join(SHARES)} or blocks")
+        self._refuse_idle(given)
+
+    def _refuse_idle(self, given: Sequence[str]) -> None:
+        """An option that would change nothing is an error."""
+        if len(set(self.blocks)) != len(self.blocks):
+            raise ValueError(f"blocks names one twice: {list(self.blocks)}")
+        if self.round_to is not None and self.round_to < 2:
+            raise ValueError(f"round_to must be at least 2, got {self.round_to}")
+        if self.round_to is not None and not set(given) & {*WIDTHS}:
+            raise ValueError(f"round_to has no effect without {' or '.join(WIDTHS)}")
+        if self.scope != "uniform" and not set(given) & {*MANY_PLACES}:
+            raise ValueError(f"scope has no effect without {' or '.join(MANY_PLACES)}")
+        if self.importance != "magnitude" and not given:
+            raise ValueError("importance has no effect: `blocks` names what goes")
+        if self.calibration != Calibration() and self.importance not in NEED_ROWS:
+            raise ValueError(
+                f"calibration has no effect with importance={self.importance}, which looks at no rows"
+            )
+
+    def follow(self, form: str) -> str:
+        """See `Adapter.follow`; the zeros of a sparse model stay."""
+        return form if form == "sparse" else super().follow(form)
+
+    def adapt(self, module: nn.Module, run: Run) -> Adapted:
+        """Choose, cut, and correct the configuration if it can say what came out."""
+        from reuselib.network import axes, cutting, stating
+        from reuselib.network.families import family
+
+        found = family(module)
+        stay = self._blocks_that_stay(found)
+        keep = self._keep(module, run, found, [found.blocks[index] for index in stay])
+        plan = axes.plan(module, keep)
+        structure: Json = {
+            "cut": plan.to_json(),
+            "new": sorted(run.fresh),
+            "tied": [list[Json](group) for group in cutting.tied_names(module)],
+        }
+        before = _num_parameters(module)
+        stock = stating.resize(module, plan)
+        removed = 1 - _num_parameters(module) / before
+        return Adapted(module, structure, stock, metrics={"share_removed": removed})
+
+    def rebuild(self, module: nn.Module, structure: Json) -> nn.Module:
+        """The same cut of a network with any weights."""
+        from reuselib.network import cutting
+
+        cutting.cut(module, Cut.of_json(structure["cut"]))
+        return module
+
+    def prove(
+        self, parents: Sequence[Weights], child: Weights, structure: Json
+    ) -> Iterable[Finding]:
+        """Survivors are bit-equal at the recorded indices, nothing else is there, and no share is exceeded."""
+        plan = Cut.of_json(structure["cut"])
+        yield from cut_out(parents[0], child, plan, new=structure["new"], tied=structure["tied"])
+        yield from self._shares(plan)
+
+    # Choosing.
+
+    def _blocks_that_stay(self, found: Family) -> list[int]:
+        num_blocks = len(found.blocks)
+        gone = {index + num_blocks if index < 0 else index for index in self.blocks}
+        beyond = [index for index in self.blocks if not -num_blocks <= index < num_blocks]
+        if beyond or len(gone) != len(self.blocks):
+            raise IncompatibleStep(
+                f"blocks={list(self.blocks)} "
+                + (f"names {beyond[0]}" if beyond else "names one block from both ends")
+                + f", but the network has {num_blocks} blocks",
+                expected=f"different blocks from {-num_blocks} to {num_blocks - 1}",
+                fix="correct `blocks`",
+            )
+        return [index for index in range(num_blocks) if index not in gone]
+
+    def _keep(self, module: nn.Module, run: Run, found: Family, blocks: Sequence[Block]) -> Keep:
+        from reuselib.network.axes import Keep
+        from reuselib.pruning import budget
+
+        shares = [name for name in SHARES if getattr(self, name) is not None]
+        scores = self._scores(module, run) if shares else {}
+        heads: Mapping[str, Sequence[int]] = {}
+        units: Mapping[str, Sequence[int]] = {}
+        hidden: Sequence[int] | None = None
+        if self.heads is not None:
+            pools = budget.head_pools(found, blocks, scores)
+            heads = budget.chosen(pools, self._lost(pools, self.heads))
+        if self.ffn is not None:
+            pools = budget.unit_pools(blocks, scores)
+            units = budget.chosen(pools, self._lost(pools, self.ffn, self.round_to))
+        if self.hidden is not None:
+            pool = budget.hidden_pool(scores)
+            hidden = pool.keep(budget.uniform([pool], self.hidden, self.round_to)[pool.name])
+        kept = [index for index, block in enumerate(found.blocks) if block in blocks]
+        return Keep(heads=heads, units=units, hidden=hidden, blocks=kept if self.blocks else None)
+
+    def _scores(self, module: nn.Module, run: Run) -> Scores:
+        from reuselib.pruning import importance
+
+        if self.importance == "magnitude":
+            return importance.by_weights(module, hidden=self.hidden is not None)
+        if self.importance == "random":
+            return importance.by_chance(module)
+        if self.importance == "taylor" and run.fresh:
+            raise IncompatibleStep(
+                f"importance=taylor follows the loss, but {min(run.fresh)} is newly initialised, so the loss says "
+                "nothing yet",
+                expected="a model that was trained for the task",
+                fix="put a `finetune` step before it, or choose another importance",
+            )
+        rows = self.calibration
+        batches = run.batches(rows.num_rows, batch_size=rows.batch_size)
+        return importance.by_rows(module, batches, run.task, self.importance)
+
+    def _lost(
+        self, pools: Sequence[Pool], share: float, round_to: int | None = None
+    ) -> Mapping[str, int]:
+        """How many units each part loses."""
+        from reuselib.pruning import budget
+
+        if self.scope == "global":
+            return budget.ranked(pools, share, round_to, weighed=self.importance != "taylor")
+        return budget.uniform(pools, share, round_to)
+
+    # Proving.
+
+    def _shares(self, plan: Cut) -> Iterable[Finding]:
+        """That no more was left out than the configuration says, and something of everything that it names."""
+        for name, ending in (("heads", ":heads"), ("ffn", ":units"), ("hidden", "hidden")):
+            share = getattr(self, name)
+            found = [axis for key, axis in plan.axes.items() if key.endswith(ending)]
+            size = sum(axis.size for axis in found)
+            gone = size - sum(len(axis.keep) for axis in found)
+            allowed = int((share or 0) * size + 1e-9)
+            if share is not None or gone:
+                yield Finding(
+                    f"{name}: at most the claimed share of {share or 0:g} is left out",
+                    gone <= allowed and (gone > 0) == (share is not None),
+                    f"{gone} of {size}",
+                )
+        num_blocks = sum(axis.size for axis in plan.blocks.values())
+        gone_blocks = num_blocks - sum(len(axis.keep) for axis in plan.blocks.values())
+        if self.blocks or gone_blocks:
+            yield Finding(
+                "as many blocks are left out as the configuration names",
+                gone_blocks == len(self.blocks),
+                f"{gone_blocks}",
+            )
+
+
+def _num_parameters(module: nn.Module) -> int:
+    return sum(each.numel() for each in module.parameters())
