@@ -33,3 +33,14 @@ def test_bytes_are_those_of_all_weights_files_and_of_no_other(tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(b"x" * 100)
 
     assert cost(nn.Linear(1, 1), tmp_path, num_trainable=0).num_bytes == 15
+
+
+@pytest.mark.parametrize("name", ["int8", "int4-weight"])
+def test_integers_count_as_the_weights_they_stand_for(tmp_path, name):
+    from reuselib.quantization.layers import QuantizedEmbedding, layer_class
+    from reuselib.quantization.schemes import scheme
+
+    layer = layer_class(scheme(name))(128, 6, scheme(name), bias=True)
+    module = nn.Sequential(QuantizedEmbedding(11, 128, None), layer, layer)
+
+    assert cost(module, tmp_path, num_trainable=0).num_parameters == 11 * 128 + 128 * 6 + 6

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Json
-from reuselib.cli.figures import NONE, count, factor, milliseconds, number, size, within
+from reuselib.cli.figures import NONE, count, factor, milliseconds, number, size
 
 if TYPE_CHECKING:
-    from reuselib.derivation.comparing import Beside, Compared
+    from reuselib.derivation.comparing import Beside
 
 FORMATS: dict[str, tuple[str, Callable[..., str]]] = {
     "ece": ("calibration error", number),
@@ -47,9 +47,12 @@ def show(report: Beside) -> None:
     metrics = [name for name in report.models[0].intervals if name not in FORMATS]
     metrics.sort(key=lambda name: name != report.metric)
     for name in metrics:
-        table.add_row(name, *(_metric(model, name) for model in report.models))
+        table.add_row(name, *(number(_number(model.figures.get(name))) for model in report.models))
+        table.add_row("  95 %", *(_interval(model.intervals.get(name)) for model in report.models))
         if len(report.models) > 1:
-            table.add_row("  change", *(_change(model, name) for model in report.models))
+            table.add_row(
+                "  change", *(_interval(model.changes.get(name), "+") for model in report.models)
+            )
     for name, (title, write) in FORMATS.items():
         if name in every:
             cells = (write(model.figures.get(name)) for model in report.models)
@@ -59,23 +62,18 @@ def show(report: Beside) -> None:
         console.print(line, markup=False, soft_wrap=True, style="dim")
 
 
-def _metric(model: Compared, name: str) -> str:
-    value = model.figures.get(name)
-    return within(value, model.intervals.get(name))
+def _interval(value: Json, sign: str = "") -> str:
+    return f"[{value[0]:{sign}.3f}, {value[1]:{sign}.3f}]" if isinstance(value, list) else ""
 
 
-def _change(model: Compared, name: str) -> str:
-    return _interval(model.changes.get(name))
-
-
-def _interval(value: Json) -> str:
-    return f"[{value[0]:+.3f}, {value[1]:+.3f}]" if isinstance(value, list) else ""
+def _number(value: Json) -> float | None:
+    return value if isinstance(value, int | float) else None
 
 
 def _remarks(report: Beside) -> list[str]:
     first = report.models[0]
     lines = [
-        f"on {report.test.get('rows')} test rows, [95 % intervals]; change, speed-up and drift against {first.source}; "
+        f"on {report.test.get('rows')} test rows; change (95 %), speed-up and drift against {first.source}; "
         f"{report.protocol.get('threads')} threads, times in turns"
     ]
     lines += [

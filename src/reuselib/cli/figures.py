@@ -83,11 +83,10 @@ def told(figures: Figures) -> Iterator[str]:
         before, after = (each.get(figures.metric) for each in (figures.before, figures.after))
         yield f"{figures.metric} {change(before, after)} in the last step"
     if cost:
-        time = milliseconds(cost.get("latency_p50"))
+        time = cost.get("latency_p50")
+        time = f"{milliseconds(time)} ms a row" if isinstance(time, float) else "no stable time"
         flops = (
-            f", {count(_plain(cost.get('flops')))} FLOPs and {time} ms a row"
-            if "flops" in cost
-            else ""
+            f", {count(_plain(cost.get('flops')))} FLOPs a row, {time}" if "flops" in cost else ""
         )
         parameters, bytes_ = (
             count(_plain(cost.get("num_parameters"))),
@@ -97,8 +96,9 @@ def told(figures: Figures) -> Iterator[str]:
     if "agreement" in drift:
         yield f"same answer as the model before on {number(_plain(drift['agreement']))} of the test rows"
     speedup = origin.get("speedup")
-    if isinstance(speedup, dict) and speedup.get("speedup"):
-        yield f"against {origin['name']}: {factor(speedup['speedup'])} as fast for one row"
+    speedup = speedup.get("speedup") if isinstance(speedup, dict) else None
+    if isinstance(speedup, float):
+        yield f"{factor(speedup)} as fast for one row as {origin['name']}"
 
 
 def _plain(value: object) -> float | None:

@@ -129,7 +129,7 @@ def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL MODEL...", help="Folders, hub ids, `package:...` or `store:...`."
+            metavar="MODELS", help="Two or more: folders, hub ids, `package:...` or `store:...`."
         ),
     ],
     *,

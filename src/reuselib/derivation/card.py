@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -65,4 +66,30 @@ def _facts(manifest: Manifest, figures: Figures) -> dict[str, str]:
         facts[figures.metric] = (
             f"{after:.4f}, {before:.4f} before this step (measured on {rows} test rows)"
         )
-    return facts
+    return facts | dict(_measured(figures))
+
+
+def _measured(figures: Figures) -> Iterator[tuple[str, str]]:
+    """What was measured besides the metric that decides."""
+    interval = figures.intervals.get("after")
+    if isinstance(interval, dict) and isinstance(span := interval.get(figures.metric), list):
+        yield f"{figures.metric}, 95 % interval", f"{span[0]:.4f} to {span[1]:.4f}"
+    cost = figures.cost
+    for name, title, text in (
+        ("num_parameters", "parameters", "{:,}"),
+        ("num_bytes", "bytes of weights", "{:,}"),
+        ("flops", "operations for one row", "{:,}"),
+        ("latency_p50", "milliseconds for one row", "{:.3g}"),
+        ("latency_p50_batch32", "milliseconds for 32 rows", "{:.3g}"),
+    ):
+        if isinstance(value := cost.get(name), int | float):
+            yield title, text.format(value)
+    for name, title in (
+        ("agreement", "rows answered like the parent"),
+        ("kl", "KL from the parent"),
+    ):
+        if isinstance(value := figures.drift.get(name), int | float):
+            yield title, f"{value:.4g}"
+    for name, title in (("worst_class", "worst class"), ("ece", "calibration error")):
+        if (value := figures.quality.get(name)) is not None:
+            yield title, f"{value:.4f}"
