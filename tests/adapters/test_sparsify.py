@@ -226,6 +226,13 @@ class TestRefusals:
         with pytest.raises(IncompatibleStep, match="no layer besides the head"):
             Sparsify(sparsity=0.5, target_modules=("head",)).adapt(module, session)
 
+    def test_a_layer_that_is_new(self, start, bert):
+        module, session = start(bert)
+        name = "bert.encoder.layer.0.output.dense"
+        session = session.with_fresh(frozenset({f"{name}.weight"}))
+        with pytest.raises(IncompatibleStep, match=f"{name} is newly initialised"):
+            Sparsify(sparsity=0.5).adapt(module, session)
+
     def test_weights_without_an_order(self, start, bert):
         module, session = start(bert)
         with torch.no_grad():
@@ -276,7 +283,11 @@ def test_the_child_opens_in_plain_transformers(healed):
 class TestProof:
     """One forged child a claim."""
 
-    structure = {"zeros": {"q.weight": 12, "t.weight": 12}, "transposed": ["t.weight"]}
+    structure = {
+        "new": ["head.weight"],
+        "zeros": {"q.weight": 12, "t.weight": 12},
+        "transposed": ["t.weight"],
+    }
 
     def parent(self):
         torch.manual_seed(0)
@@ -288,7 +299,7 @@ class TestProof:
 
     def honest(self, step):
         parent = self.parent()
-        child = dict(parent)
+        child = {**parent, "head.weight": torch.ones(2, 3)}
         for name, flipped in (("q.weight", False), ("t.weight", True)):
             matrix = parent[name].T if flipped else parent[name]
             made = matrix.masked_fill(step._smallest(matrix), 0.0)
@@ -320,6 +331,13 @@ class TestProof:
         child = self.honest(step)
         child["k.weight"] = child["k.weight"] + 1e-6
         assert [tensor for _, tensor in self.failing(step, child)] == ["k.weight"]
+
+    @steps
+    def test_a_tensor_said_to_be_new_that_is_not(self, step):
+        parent = {**self.parent(), "head.weight": torch.ones(2, 3)}
+        assert self.failing(step, self.honest(step), parent=parent) == [
+            ("what is new is not in the parent", "head.weight")
+        ]
 
     @steps
     def test_a_zero_filled_again(self, step):

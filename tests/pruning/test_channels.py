@@ -136,16 +136,17 @@ def test_chance_comes_from_torchs_generator(start):
     assert kept[0] == kept[1] != kept[2]
 
 
-def test_shares_are_exact_where_floating_point_is_not(start):
-    """10 x (1 - 0.8) is a little less than 2."""
+@pytest.mark.parametrize(("ratio", "left"), [(0.3, 7), (0.8, 2), (0.99, 1), (0.19, 9)])
+def test_shares_are_exact_and_rounded_down(start, ratio, left):
+    """0.3 x 10 and 10 x (1 - 0.8) are not quite 3 and 2."""
     module, session = start("cnn")
     module[0], module[1] = nn.Conv2d(1, 10, 3, padding=1), nn.BatchNorm2d(10)
     module[3] = nn.Conv2d(10, 10, 3, padding=1)
     module[4], module[8] = nn.BatchNorm2d(10), nn.Linear(10, 2)
 
-    prune_channels(module, session, Channels(ratio=0.8))
+    prune_channels(module, session, Channels(ratio=ratio))
 
-    assert module[0].out_channels == module[3].out_channels == 2
+    assert module[0].out_channels == module[3].out_channels == left
 
 
 def test_ranked_together_the_total_is_exact_and_no_layer_is_emptied(start):
@@ -173,12 +174,29 @@ def test_dead_channels_that_tie_do_not_take_more_with_them(start):
     assert module[0].out_channels + module[3].out_channels == 18
 
 
-def test_widths_are_rounded_down_to_a_multiple(start):
+@pytest.mark.parametrize("scope", ["uniform", "global"])
+def test_grouped_convolutions_lose_the_same_channels_of_each_group(start, scope):
+    module, session = start("cnn")
+    module[3] = nn.Conv2d(8, 16, 3, padding=1, groups=2)
+    module[6], module[8] = (
+        nn.Sequential(nn.GroupNorm(4, 16), nn.AdaptiveAvgPool2d(1)),
+        nn.Linear(16, 2),
+    )
+
+    structure = prune_channels(module, session, Channels(ratio=0.5, scope=scope))
+
+    assert module[3].groups == 2
+    kept = structure["keep"][structure["tensors"]["3.weight"]["0"]]
+    assert [index % 4 for index in kept] == [index % 4 for index in kept[: len(kept) // 4]] * 4
+    assert outputs(module, session).shape == (2, 2)
+
+
+def test_widths_are_rounded_up_to_a_multiple(start):
     module, session = start("cnn")
 
     prune_channels(module, session, Channels(ratio=0.3, round_to=4))
 
-    assert (module[0].out_channels, module[3].out_channels) == (4, 8)
+    assert (module[0].out_channels, module[3].out_channels) == (8, 12)
 
 
 def test_the_outputs_stay_also_where_the_task_names_no_head(start):
@@ -261,16 +279,13 @@ class TestRefusals:
         with pytest.raises(IncompatibleStep, match="without convolutions"):
             prune_channels(nn.Linear(4, 2), session, Channels(ratio=0.5))
 
-    @pytest.mark.parametrize("scope", ["uniform", "global"])
-    def test_a_share_that_leaves_nothing(self, start, scope):
+    @pytest.mark.parametrize(
+        "how", [Channels(ratio=0.05), Channels(ratio=0.5, round_to=16)], ids=["share", "multiple"]
+    )
+    def test_a_share_that_is_not_one_channel_of_any_layer(self, start, how):
         module, session = start("cnn")
-        with pytest.raises(IncompatibleStep, match="would leave nothing of layer 0"):
-            prune_channels(module, session, Channels(ratio=0.99, scope=scope))
-
-    def test_a_multiple_that_leaves_nothing(self, start):
-        module, session = start("cnn")
-        with pytest.raises(IncompatibleStep, match="in multiples of 32"):
-            prune_channels(module, session, Channels(ratio=0.5, round_to=32))
+        with pytest.raises(IncompatibleStep, match="leaves out nothing: the widest layer, 3, has"):
+            prune_channels(module, session, how)
 
     def test_nothing_but_outputs(self, start):
         _, session = start("cnn")

@@ -63,6 +63,7 @@ class Sparsify(Adapter):
     def adapt(self, module: nn.Module, run: Run) -> Adapted:
         """Zero weights in place."""
         layers = self._targets(module, run.task.head(module))
+        _refuse_new(layers, run.fresh)
         before = _num_zero(layers.values())
         if self.method == "magnitude":
             for layer in layers.values():
@@ -78,6 +79,7 @@ class Sparsify(Adapter):
                 fix="raise `sparsity`, or leave the step out",
             )
         structure: Json = {
+            "new": sorted(run.fresh),
             "zeros": {
                 f"{name}.weight": int((each.weight == 0).sum()) for name, each in layers.items()
             },
@@ -173,10 +175,12 @@ class Sparsify(Adapter):
         self, parents: Sequence[Weights], child: Weights, structure: Json
     ) -> Iterable[Finding]:
         """As many zeros as recorded and as the recipe says; what is not zero, and the rest, is the parent's."""
-        parent, zeros = parents[0], structure["zeros"]
-        yield same_shapes(parent, child)
-        rest = [name for name in child if name not in zeros]
+        parent, zeros, new = parents[0], structure["zeros"], structure["new"]
+        yield same_shapes(parent, child, new)
+        rest = [name for name in child if name not in zeros and name not in new]
         yield bit_equal("every other tensor is bit-equal to the parent's", parent, child, rest)
+        known = next((name for name in new if name in parent), "")
+        yield Finding("what is new is not in the parent", not known, tensor=known)
         present = [
             name
             for name in zeros
@@ -271,6 +275,16 @@ def _default(module: nn.Module, head: Sequence[str]) -> list[str]:
         and f"{name}.weight" in inside
         and getattr(layer, "groups", 1) == 1
     ]
+
+
+def _refuse_new(layers: Mapping[str, nn.Module], fresh: frozenset[str]) -> None:
+    new = next((name for name in layers if f"{name}.weight" in fresh), "")
+    if new:
+        raise IncompatibleStep(
+            f"{new} is newly initialised (the base does not hold it), so its weights say nothing yet",
+            expected="layers that were trained",
+            fix="put a `finetune` step before it, or leave that layer out with `target_modules`",
+        )
 
 
 def _is_transposed(layer: nn.Module) -> bool:

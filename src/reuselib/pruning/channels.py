@@ -1,31 +1,33 @@
-"""Channels of convolutional networks, left out whole, through torch-pruning.
+"""Channels of convolutional networks, left out whole: chosen, recorded, replayed and proven.
 
-torch-pruning (DepGraph, Fang et al., 2023, https://arxiv.org/abs/2301.12900) traces the network once and finds which
-channels go together: those of layers that are added up, of the norm between two layers, of depthwise layers. It
-decides; what it decided is recorded as the rows and columns that are left of every tensor, and the network is cut by
-that record here, when it is opened and when it is proven.
+What goes together is found by tracing the network (`pruning/graph.py`). What was decided is recorded as the rows and
+columns that are left of every tensor, and the network is cut by that record here, when it is opened and when it is
+proven: tracing is never needed again.
 """
 
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from reuselib.adapter import Finding, Json, Run, Weights
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep, IntegrityError
 from reuselib.measure.claims import same_bits
 from reuselib.network.stating import is_described
+from reuselib.pruning import graph
+from reuselib.pruning.budget import Pool, most, ranked
 from reuselib.pruning.feature_maps import mean_activations, mean_saliencies
-from reuselib.pruning.slices import slice_network, sliced, slices_of
+from reuselib.pruning.slices import slice_network, sliced
 from reuselib.pruning.watchdog import limited
 from reuselib.pruning.widths import state_widths
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+T = TypeVar("T")
 
 TIME_LIMIT = 120.0
 """Seconds for one search of torch-pruning. One or two are enough for a ResNet-50; on some networks it never ends."""
@@ -39,12 +41,12 @@ class Channels:
     """How many channels to leave out, and which."""
 
     ratio: float
-    """Share of the channels of each layer, or of all layers together; at least one of each layer stays."""
+    """Share of the channels of each layer, or of all layers together, rounded down; one of each layer stays."""
     scope: Literal["uniform", "global"] = "uniform"
     """Whether every layer loses that share, or channels of all layers are ranked together."""
     importance: Literal["magnitude", "taylor", "activation", "random"] = "magnitude"
     round_to: int | None = None
-    """Keep a multiple of so many channels in each layer, rounded down."""
+    """Leave a multiple of so many channels in each layer, rounded up."""
     calibration: Calibration = Calibration()
     """For `taylor` and `activation`."""
 
@@ -64,7 +66,7 @@ def prune_channels(module: nn.Module, run: Run, how: Channels) -> Pruned:
 
     Raises:
         IncompatibleStep: there are no convolutions, torch-pruning cannot take the network apart or does not end, or
-            a layer would be left without channels.
+            nothing would go.
         DataError: there are no rows to trace the network with.
     """
     _refuse_without_convolutions(module)
@@ -74,11 +76,15 @@ def prune_channels(module: nn.Module, run: Run, how: Channels) -> Pruned:
     def forward(network: nn.Module) -> Tensor:
         return run.task.forward(network, example)
 
-    scores = _scores(module, run, how)
+    score = _score(module, run, how)
     reference = copy.deepcopy(module).requires_grad_(True)
-    history = _traced(lambda: _choose(reference, forward, head, scores, how))
+    history = _searched(
+        lambda: graph.cut_channels(
+            reference, forward, head, score(reference), lambda pools: _lost(pools, how)
+        )
+    )
     labelled = copy.deepcopy(module).requires_grad_(True)
-    slices = _traced(lambda: _slices(labelled, forward, history))
+    slices = _searched(lambda: graph.replayed(labelled, forward, history))
     shape = _shape(module, forward)
     described = is_described(module, getattr(module, "config", None))
     slice_network(module, slices)
@@ -141,24 +147,39 @@ def _refuse_without_convolutions(module: nn.Module) -> None:
         )
 
 
-def _scores(module: nn.Module, run: Run, how: Channels) -> Mapping[str, Tensor]:
-    """By name of a layer: how much each of its outputs matters; empty if that does not depend on rows."""
-    if how.importance not in ("taylor", "activation"):
-        return {}
+def _score(module: nn.Module, run: Run, how: Channels) -> Callable[[nn.Module], graph.Score]:
+    """What a copy of the network is scored by."""
+    if how.importance == "magnitude":
+        return lambda _: graph.by_magnitude()
+    if how.importance == "random":
+        return lambda _: graph.by_chance()
     rows = how.calibration
     batches = run.batches(rows.num_rows, batch_size=rows.batch_size)
     measure = mean_saliencies if how.importance == "taylor" else mean_activations
-    return measure(copy.deepcopy(module), run.task, batches)
+    measured = measure(copy.deepcopy(module), run.task, batches)
+    return lambda network: graph.by_outputs(network, measured)
 
 
-def _traced(work: Callable[[], Any]) -> Any:
+def _lost(pools: Sequence[Pool], how: Channels) -> Mapping[str, int]:
+    """How many channels go, by pool."""
+    if how.scope == "global":
+        return ranked(pools, how.ratio, how.round_to, weighed=how.importance != "taylor")
+    lost = {pool.name: most(pool, how.ratio, how.round_to) for pool in pools}
+    if not any(lost.values()):
+        widest = max(pools, key=lambda pool: pool.size)
+        rounded = f" in multiples of {how.round_to}" if how.round_to else ""
+        raise IncompatibleStep(
+            f"channels={how.ratio:g}{rounded} leaves out nothing: the widest layer, {widest.name}, has {widest.size}",
+            expected="a share that is at least one channel of some layer",
+            fix="raise `channels`, or lower `round_to`" if rounded else "raise `channels`",
+        )
+    return lost
+
+
+def _searched(work: Callable[[], T]) -> T:
     """What torch-pruning makes of a network, whatever happens to it there."""
     try:
-        with warnings.catch_warnings():
-            # parameters outside torch's layers are pruned along their last dimension; the check afterwards sees if
-            # that was wrong
-            warnings.filterwarnings("ignore", "Unwrapped parameters detected", UserWarning)
-            return limited(work, TIME_LIMIT)
+        return limited(work, TIME_LIMIT)
     except IncompatibleStep:
         raise
     except TimeoutError:
@@ -170,165 +191,6 @@ def _traced(work: Callable[[], Any]) -> Any:
         expected="a convolutional network, such as ResNet, ConvNeXt, MobileNetV2 or a plain one",
         fix="leave `channels` out for this network; `sparsify` works on any",
     )
-
-
-def _choose(
-    network: nn.Module,
-    forward: Callable[[nn.Module], Tensor],
-    head: Sequence[str],
-    scores: Mapping[str, Tensor],
-    how: Channels,
-) -> list[Json]:
-    """Prune `network` itself; return torch-pruning's history: name of a layer, whether its outputs, which."""
-    import torch_pruning as tp
-
-    pruner = tp.pruner.BasePruner(
-        network,
-        None,
-        _importance(network, scores, how),
-        global_pruning=how.scope == "global",
-        # a hair less, because 10 x (1 - 0.8) is a little below 2 in floating point and would be cut to 1
-        pruning_ratio=how.ratio - 1e-9,
-        ignored_layers=[network.get_submodule(name) for name in head],
-        round_to=how.round_to,
-        forward_fn=lambda module, _: _apart(forward(module)),
-        # the defaults are shared by all pruners of the process, and written to
-        in_channel_groups={},
-        out_channel_groups={},
-        num_heads={},
-        channel_groups={},
-    )
-    pruner.ignored_layers.extend(_making_outputs(pruner))
-    groups = _groups(pruner)
-    if not groups:
-        raise IncompatibleStep(
-            "no layer has channels that could be left out: all belong to the outputs",
-            expected="layers between the inputs and the outputs",
-            fix="leave `channels` out for this network",
-        )
-    if how.scope == "global":
-        pruner.importance = _ranked(groups, pruner.importance)
-    done = set()
-    for group in pruner.step(interactive=True):
-        done.add(_root(group))
-        group.prune()
-    _refuse_emptied(pruner, {_root(group) for group in groups}, done, how)
-    return [[name, outputs, list(indices)] for name, outputs, indices in pruner.pruning_history()]
-
-
-def _root(group: Any) -> nn.Module:
-    """The layer whose outputs a group begins with."""
-    return group[0].dep.target.module
-
-
-def _apart(outputs: Tensor) -> Tensor:
-    """The same outputs, made by an operation of their own, so that the graph has a node for them."""
-    return outputs * 1.0
-
-
-def _groups(pruner: Any) -> list[Any]:
-    return list(
-        pruner.DG.get_all_groups(
-            ignored_layers=pruner.ignored_layers, root_module_types=pruner.root_module_types
-        )
-    )
-
-
-def _making_outputs(pruner: Any) -> list[nn.Module]:
-    """Layers whose channels are the network's outputs, whatever the task calls its head."""
-    import torch_pruning as tp
-
-    output = tp.ops.OPTYPE.OUTPUT
-    return [
-        _root(group)
-        for group in _groups(pruner)
-        if any(dep.target.type == output for dep, _ in group)
-    ]
-
-
-def _refuse_emptied(
-    pruner: Any, wanted: set[nn.Module], done: set[nn.Module], how: Channels
-) -> None:
-    """torch-pruning passes over a layer that would be emptied, without a word."""
-    left = wanted - done if how.scope == "uniform" else (set() if done else wanted)
-    if left:
-        names = sorted(pruner.DG._module2name[each] for each in left)
-        rounded = f", in multiples of {how.round_to}" if how.round_to else ""
-        raise IncompatibleStep(
-            f"channels={how.ratio:g}{rounded} would leave nothing of layer {names[0]}",
-            expected="a share that leaves every layer at least one channel",
-            fix="lower `channels`, or `round_to`" if how.round_to else "lower `channels`",
-        )
-
-
-def _importance(
-    network: nn.Module, scores: Mapping[str, Tensor], how: Channels
-) -> Callable[[Any], Tensor]:
-    """Maps a group of channels that go together to one figure each: [channels]."""
-    import torch
-    import torch_pruning as tp
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    names = {layer: name for name, layer in network.named_modules()}
-
-    def drawn(group: Any) -> Tensor:
-        return torch.rand(len(group[0].idxs))
-
-    def measured(group: Any) -> Tensor:
-        total = torch.zeros(len(group[0].idxs))
-        items = [item for item in group if _says(item, names, scores)]
-        # a norm scales the channels of the layer before it anew, so where there are norms they tell
-        norms = [item for item in items if isinstance(item.dep.layer, _BatchNorm)]
-        for item in norms or items:
-            score = scores[names[item.dep.layer]][item.idxs]
-            total.scatter_add_(0, torch.tensor(item.root_idxs), score)
-        return total / total.mean().clamp_min(1e-30)
-
-    by_magnitude = tp.importance.GroupMagnitudeImportance(p=2)
-    return {"magnitude": by_magnitude, "random": drawn}.get(how.importance, measured)
-
-
-def _ranked(groups: Sequence[Any], importance: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
-    """Places among the channels of all layers instead of scores; the best of each layer comes last of all.
-
-    torch-pruning leaves out whatever is not above its threshold, and so every channel that ties with it, of which
-    there are many where channels are dead, and it would pass over a layer of which all are.
-    """
-    import torch
-
-    scores = [importance(group) for group in groups]
-    for score in scores:
-        score[score.argmax()] = float("inf")
-    order = torch.cat(scores).argsort(stable=True)
-    places = torch.empty(len(order))
-    places[order] = torch.arange(len(order), dtype=places.dtype)
-    by_root = {
-        _root(group): part
-        for group, part in zip(groups, places.split([len(each) for each in scores]), strict=True)
-    }
-    return lambda group: by_root[_root(group)]
-
-
-def _says(item: Any, names: Mapping[nn.Module, str], scores: Mapping[str, Tensor]) -> bool:
-    """Whether the outputs of an item's layer were measured, and are channels of the group one by one."""
-    import torch_pruning as tp
-
-    return (
-        names.get(item.dep.layer) in scores
-        and tp.DependencyGraph().is_out_channel_pruning_fn(item.dep.handler)
-        and None not in item.root_idxs
-    )
-
-
-def _slices(
-    network: nn.Module, forward: Callable[[nn.Module], Tensor], history: Sequence[Json]
-) -> dict[str, Json]:
-    import torch_pruning as tp
-
-    graph = tp.DependencyGraph().build_dependency(
-        network, None, forward_fn=lambda module, _: _apart(forward(module))
-    )
-    return slices_of(network, lambda _: graph.load_pruning_history(history))
 
 
 def _shape(module: nn.Module, forward: Callable[[nn.Module], Tensor]) -> tuple[int, ...]:

@@ -154,13 +154,13 @@ def check_silence(bench: Bench) -> None:
             kinds = " then ".join(step.kind for step in pair)
             try:
                 check_order(pair, "dense")
+                execution = bench.execute(steps=pair)
             except IncompatibleStep as error:
                 if not (error.what and (error.expected or error.fix)):
                     raise LawBroken(
                         "silence", f"{kinds}: refused without reason or way out"
                     ) from error
                 continue
-            execution = bench.execute(steps=pair)
             report = verify(execution.children[-1].folder)
             if not report.ok:
                 raise LawBroken("silence", f"{kinds}: {report.problems[0]}")
