@@ -30,7 +30,9 @@ def test_our_adapters_keep_the_laws(kind):
 def test_our_adapters_keep_the_laws_over_a_base_without_a_head(kind, bare):
     # by then the number of processes has been tried
     laws = [law for law in LAWS if law not in ("world_size", "silence")]
-    check_adapter(SETTINGS[kind], base=bare, laws=laws)
+    # a teacher must have a head already
+    before = (SETTINGS["finetune"],) if kind == "distill" else None
+    check_adapter(SETTINGS[kind], before=before, base=bare, laws=laws)
 
 
 def test_a_strangers_adapter_keeps_the_laws():

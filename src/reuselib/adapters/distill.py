@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,6 +15,7 @@ from reuselib.training.plan import FitPlan
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from reuselib.network.cutting import Cut
     from reuselib.task import Batch
 
 LAST = ((-1, -1),)
@@ -83,7 +84,7 @@ class Distill(Adapter):
         from reuselib.training.pupil import Course, Pupil
 
         self._refuse_idle(run)
-        module, structure, stock = self._start(module, run)
+        module, cut, stock = self._start(module, run)
         taught = run.teach(self.teachers, self._lesson, self.fit)
         course = Course(
             task=run.task,
@@ -98,12 +99,17 @@ class Distill(Adapter):
             metrics = run.fit(pupil, self.fit, objective=_own_loss, attach=taught)
         moved = [name for name, buffer in module.named_buffers() if not buffer.equal(before[name])]
         trained = [name for name, _ in module.named_parameters(remove_duplicate=False)]
-        return Adapted(
-            module,
-            structure={**structure, "trained": sorted(trained), "statistics": sorted(moved)},
-            stock=stock,
-            metrics={**metrics, **taught.metrics},
-        )
+        structure: Json = {"cut": cut, "trained": sorted(trained), "statistics": sorted(moved)}
+        figures = {**metrics, **taught.metrics}
+        return Adapted(module, structure=structure, stock=stock, metrics=figures)
+
+    def rebuild(self, module: nn.Module, structure: Json) -> nn.Module:
+        """Drop the blocks again that the student did not get."""
+        from reuselib.network.cutting import Cut, cut
+
+        if structure["cut"] is not None:
+            cut(module, Cut.of_json(structure["cut"]))
+        return module
 
     @property
     def _lesson(self) -> Lesson:
@@ -116,12 +122,17 @@ class Distill(Adapter):
             relations=theirs if self.losses.relations else (),
         )
 
-    def _start(self, module: nn.Module, run: Run) -> tuple[nn.Module, dict[str, Json], bool]:
-        """The student before it learns, what later loads need of it, and whether its configuration says so."""
+    def _start(self, module: nn.Module, run: Run) -> tuple[nn.Module, Json, bool]:
+        """The student before it learns, the cut that made it, and whether its configuration says how it is built."""
+        if self.blocks is not None:
+            from reuselib.network.stating import resize
+
+            plan = _kept(module, self.blocks)
+            return module, plan.to_json(), resize(module, plan)
         if self.student is None:
-            return module, {}, True
+            return module, None, True
         try:
-            return run.load(self.student), {}, True
+            return run.load(self.student), None, True
         except IncompatibleStep as error:
             raise IncompatibleStep(
                 f"student: {error.what}",
@@ -149,7 +160,11 @@ class Distill(Adapter):
         self, parents: Sequence[Weights], child: Weights, structure: Json
     ) -> Iterable[Finding]:
         """Every teacher is at hand as recorded; names and shapes are those of the start; something was learned."""
+        from reuselib.network.cutting import Cut
+
         start = parents[0] if self.student is None else parents[1 + len(self.teachers)]
+        if structure["cut"] is not None:
+            start = _Left(start, Cut.of_json(structure["cut"]))
         num_teachers = len(self.teachers) or 1
         learned = set(structure["trained"])
         # whoever calls has compared the digest of every parent with the manifest before
@@ -165,6 +180,55 @@ class Distill(Adapter):
             n not in start or not same_bits(child[n], start[n]) for n in child if n in learned
         )
         yield Finding("at least one tensor differs from the start", changed)
+
+
+class _Left(Mapping[str, "Tensor"]):
+    """What a cut leaves of a model's tensors, under the names that they then have."""
+
+    def __init__(self, tensors: Weights, plan: Cut) -> None:
+        self._tensors, self._plan = tensors, plan
+        self._names = {new: name for name in tensors if (new := plan.renamed(name)) is not None}
+
+    def __getitem__(self, name: str) -> Tensor:
+        old = self._names[name]
+        return self._plan.survivor(old, self._tensors[old])
+
+    def __contains__(self, name: object) -> bool:
+        # Mapping would read the tensor to find out
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _kept(module: nn.Module, blocks: Sequence[int]) -> Cut:
+    """The cut that leaves these blocks."""
+    from reuselib.network.cutting import Axis, Cut
+    from reuselib.network.families import family
+
+    found = family(module)
+    number = len(found.blocks)
+    if blocks[-1] >= number or len(blocks) == number or len(found.stacks) > 1:
+        raise IncompatibleStep(
+            f"blocks={[*blocks]} does not name some of the network's {number} blocks",
+            expected=f"some of the numbers from 0 to {number - 1}, in a network with one list of blocks",
+            fix="correct blocks, or leave it out to train the whole model",
+        )
+    held = found.table.first_block_holds
+    if (
+        held
+        and blocks[0] != 0
+        and any(f".{name}".endswith(f".{held}") for name, _ in module.named_modules())
+    ):
+        raise IncompatibleStep(
+            f"blocks={[*blocks]} leaves out the first block, which has a part that serves all blocks ({held})",
+            expected="block 0 among blocks",
+            fix="add 0 to blocks",
+        )
+    return Cut(blocks={found.stacks[0]: Axis(number, tuple(blocks))})
 
 
 def _own_loss(pupil: nn.Module, batch: Batch) -> Tensor:

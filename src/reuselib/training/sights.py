@@ -39,9 +39,9 @@ def hidden_sights(module: nn.Module, head: Sequence[str], blocks: Sequence[int])
     Raises:
         IncompatibleStep: there are no such blocks.
     """
-    from reuselib.network.parts import block_names
-
-    names = block_names(module, head)
+    if not blocks:
+        return []
+    names = _block_names(module, head)
     return [Sight(f"hidden.{at}", names[_place(at, len(names))]) for at in blocks]
 
 
@@ -53,6 +53,8 @@ def relation_sights(module: nn.Module, blocks: Sequence[int]) -> list[Sight]:
     """
     from reuselib.network.families import family
 
+    if not blocks:
+        return []
     known = family(module).blocks
     found: list[Sight] = []
     for at in blocks:
@@ -99,6 +101,17 @@ def positions(values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     flat = values.reshape(-1, values.shape[-1])
     counts = torch.full((rows,), len(flat) // rows, dtype=torch.int64, device=values.device)
     return flat, counts
+
+
+def _block_names(module: nn.Module, head: Sequence[str]) -> Sequence[str]:
+    """By the table of the network's family, which also knows a single block for one; otherwise by likeness."""
+    from reuselib.network.families import family
+    from reuselib.network.parts import block_names
+
+    try:
+        return [block.name for block in family(module).blocks]
+    except IncompatibleStep:
+        return block_names(module, head)
 
 
 def _noting(sight: Sight, seen: dict[str, Tensor]) -> Any:

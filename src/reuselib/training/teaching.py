@@ -83,16 +83,12 @@ def answers(
 
 def _batches(pupils: Pupils, rows: Sequence[int]) -> Iterator[list[int]]:
     """Rows of like length together, the longest first."""
-    lengths = costs(pupils.examples, pupils.task)
-    if lengths is None:
-        order, most = sorted(rows), MAX_ROWS
-    else:
-        order = sorted(rows, key=lambda row: (-lengths[row], row))
+    lengths = costs(pupils.examples, pupils.task) or [1] * len(pupils.examples)
+    order = sorted(rows, key=lambda row: (-lengths[row], row))
     at = 0
     while at < len(order):
-        if lengths is not None:
-            most = max(1, min(MAX_ROWS, MAX_COST // max(1, lengths[order[at]])))
-        yield list(order[at : at + most])
+        most = max(1, min(MAX_ROWS, MAX_COST // max(1, lengths[order[at]])))
+        yield order[at : at + most]
         at += most
 
 
