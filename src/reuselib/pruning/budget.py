@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from reuselib.errors import IncompatibleStep
 from reuselib.network.axes import HIDDEN
@@ -132,7 +132,7 @@ def uniform(pools: Sequence[Pool], share: float, round_to: int | None = None) ->
     lost = {pool.name: most(pool, share, round_to) for pool in pools}
     for pool in pools:
         if not lost[pool.name]:
-            _refuse_idle(pool, share, round_to)
+            refuse_idle(pool, share, round_to)
     return lost
 
 
@@ -179,7 +179,7 @@ def ranked(
     if round_to:
         lost = {p.name: most(p, lost[p.name] / p.size, round_to) for p in pools}
     if not any(lost.values()):
-        _refuse_idle(pools[0], share, round_to)
+        refuse_idle(pools[0], share, round_to)
     return lost
 
 
@@ -188,7 +188,8 @@ def chosen(pools: Sequence[Pool], lost: Mapping[str, int]) -> dict[str, list[int
     return {place: pool.keep(lost[pool.name]) for pool in pools for place in pool.places}
 
 
-def _refuse_idle(pool: Pool, share: float, round_to: int | None) -> None:
+def refuse_idle(pool: Pool, share: float, round_to: int | None) -> NoReturn:
+    """Say that a share leaves nothing out, and which one would."""
     place, _, units = pool.name.partition(":")
     least = next((n for n in range(1, pool.size) if most(pool, n / pool.size, round_to)), 0)
     raise IncompatibleStep(
