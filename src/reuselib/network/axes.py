@@ -186,6 +186,8 @@ def _add_hidden(draft: _Draft, found: Family, keep: Sequence[int]) -> None:
     reads, writes, aloof = _ends_of_blocks(found)
     table = found.table
     for name, _ in draft.module.named_modules(remove_duplicate=False):
+        if f"{name}.weight" not in draft.state:
+            continue
         if name in reads or is_like(name, table.reads):
             draft.inputs(name, run)
         if name in writes or is_like(name, table.writes):
@@ -238,7 +240,8 @@ def is_like(name: str, patterns: Sequence[str]) -> bool:
 
 def _refuse_lost_holder(draft: _Draft, found: Family, blocks: Mapping[str, Axis]) -> None:
     held = found.table.first_block_holds
-    if not held or not any(is_named(name.rpartition(".")[0], (held,)) for name in draft.state):
+    present = [name for name, _ in draft.module.named_modules() if is_named(name, (held,))]
+    if not held or not present:
         return
     for stack, axis in blocks.items():
         if axis.keep[0] != 0:

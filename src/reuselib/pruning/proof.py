@@ -32,6 +32,11 @@ def cut_out(
     }
     groups = [{plan.renamed(name) for name in group} for group in tied]
     yield _names(set(child), set(came_from), groups)
+    for group in tied:
+        held = [name for name in group if name in parent]
+        for name in group:
+            if held and name not in parent and (renamed := plan.renamed(name)) is not None:
+                came_from[renamed] = held[0]
     yield _survivors(parent, child, plan, came_from)
     known = next((name for name in new if name in parent), "")
     yield Finding("what is new is not in the parent", not known, tensor=known)
