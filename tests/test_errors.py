@@ -57,6 +57,7 @@ def test_a_broken_law_is_named():
     [
         ("RecipeError", 2),
         ("IntegrityError", 5),
+        ("GateFailed", 4),
         ("DataError", 3),
         ("SourceError", 3),
         ("UnsafeModel", 3),
@@ -104,3 +105,15 @@ def test_an_error_comes_through_to_another_process(error):
     assert type(again) is type(error)
     assert str(again) == str(error)
     assert vars(again) == vars(error)
+
+
+def test_a_failed_gate_carries_the_verdicts():
+    error = errors.GateFailed("gate failed: f1 is 0.1", verdicts=[{"figure": "f1"}], fix="more")
+
+    again = pickle.loads(pickle.dumps(error))
+
+    assert (error.exit_code, again.verdicts, str(again)) == (
+        4,
+        ({"figure": "f1"},),
+        "gate failed: f1 is 0.1\nfix: more",
+    )

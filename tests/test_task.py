@@ -77,3 +77,12 @@ def test_a_task_must_say_everything_that_has_no_default(name):
 
     with pytest.raises(TypeError, match=name):
         lacking()
+
+
+def test_what_a_task_need_not_measure():
+    task = Parity()
+
+    assert task.metric_names == ("accuracy", "loss")
+    assert (task.sums({}), task.beliefs({}), task.row_losses({})) == (None, None, None)
+    assert task.metrics_of(torch.zeros(3)) == {}
+    assert not task.answers_positions

@@ -14,7 +14,16 @@ import pytest
 
 from reuselib import catalog
 from reuselib.cli import main
-from reuselib.cli.figures import change, count, duration, number, size
+from reuselib.cli.figures import (
+    change,
+    count,
+    duration,
+    factor,
+    milliseconds,
+    number,
+    size,
+    within,
+)
 
 
 @pytest.fixture
@@ -34,7 +43,8 @@ def test_help_names_every_verb(typed):
 
     assert code == 0
     assert all(
-        f" {verb} " in out for verb in ("run", "check", "show", "verify", "schema", "adapters")
+        f" {verb} " in out
+        for verb in ("run", "check", "show", "compare", "verify", "schema", "adapters")
     )
 
 
@@ -201,6 +211,9 @@ def test_python_dash_m_is_the_same_command():
     [
         (count(22_713_216), "22.7 M"), (count(999), "999"), (count(None), "-"), (size(90_900_000), "90.9 MB"),
         (size(12), "12 B"), (duration(0.25), "0.2 s"), (duration(80), "1 min 20 s"), (duration(7260), "2 h 1 min"),
+        (milliseconds(1234.5), "1234"), (milliseconds(0.5126), "0.513"), (milliseconds("unstable"), "unstable"),
+        (milliseconds(None), "-"), (factor(2.411), "2.41x"), (factor("unstable"), "unstable"), (factor(None), "-"),
+        (within(0.5, [0.25, 0.75]), "0.500 [0.250, 0.750]"), (within(0.5, None), "0.500"), (within(None, None), "-"),
         (number(0.8765), "0.876"), (change(0.5, 0.75), "0.500 -> 0.750"), (change(None, None), "-"),
     ],
 )  # fmt: skip

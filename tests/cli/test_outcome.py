@@ -3,6 +3,8 @@ from __future__ import annotations
 import sys
 
 from reuselib.cli import outcome
+from reuselib.cli.figures import told
+from reuselib.model.figures import Figures
 
 
 def test_the_next_command_can_be_typed_as_it_is(monkeypatch):
@@ -12,3 +14,61 @@ def test_the_next_command_can_be_typed_as_it_is(monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["python", "-m", "reuselib"])
     assert outcome._program() == "reuselib"
+
+
+def measured(before, after, **other) -> Figures:
+    names = ("latency_p50", "latency_p50_batch32")
+    return Figures(
+        cost_before=dict(zip(names, before, strict=True)),
+        cost=dict(zip(names, after, strict=True)),
+        **other,
+    )
+
+
+def test_a_slower_child_is_never_silent():
+    told = list(outcome._slower([("quantize", measured((10.0, 100.0), (10.5, 150.0)))]))
+
+    assert told == ["quantize: slower than the model before it, 100 -> 150 ms for 32 rows"]
+
+
+def test_times_that_mean_nothing_are_told_once():
+    shaken = measured((10.0, 100.0), ("unstable", "unstable"))
+
+    told = list(outcome._slower([("lora", shaken), ("merge", shaken)]))
+
+    assert len(told) == 1
+    assert told[0].startswith("unstable: ")
+
+
+def test_a_model_that_was_not_timed_is_not_slower():
+    assert not list(outcome._slower([("merge", Figures(cost={"num_bytes": 9}))]))
+
+
+def test_the_class_that_lost_most_is_named():
+    rows = [
+        {"name": "a", "rows": 9, "before": 0.5, "after": 0.9},
+        {"name": "b", "rows": 9, "before": 0.9, "after": 0.6},
+        {"name": "c", "rows": 2, "before": 1.0, "after": 0.0},
+    ]
+
+    assert outcome.worst_class(Figures(drift={"classes": rows})) == "b 0.90 -> 0.60"
+    assert outcome.worst_class(Figures()) == "-"
+
+
+def test_figures_in_a_few_lines():
+    figures = Figures(
+        metric="accuracy",
+        before={"accuracy": 0.8},
+        after={"accuracy": 0.9},
+        cost={"num_parameters": 22e6, "num_bytes": 9e7, "flops": 1e9, "latency_p50": 4.0},
+        drift={"agreement": 0.95},
+        origin={"name": "base", "speedup": {"speedup": 2.5}},
+    )
+
+    assert list(told(figures)) == [
+        "accuracy 0.800 -> 0.900 in the last step",
+        "22 M parameters, 90 MB, 1 G FLOPs a row, 4 ms a row",
+        "same answer as the model before on 0.950 of the test rows",
+        "2.50x as fast for one row as base",
+    ]
+    assert list(told(Figures())) == []

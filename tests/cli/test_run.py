@@ -38,13 +38,16 @@ def test_run_verify_show_and_run_again(project, capsys):
     screen = capsys.readouterr().out
     assert "TF-IDF + logistic regression" in screen
     assert "verify:  reuselib verify child" in screen
-    assert [line.split()[0] for line in screen.splitlines()[:3]] == ["step", "lora", "merge"]
+    first = [line.split()[0] for line in screen.splitlines() if line]
+    assert first[:7] == ["model", "(before)", "lora", "merge", "step", "lora", "merge"]
 
     assert main(["verify", "child"]) == 0
     assert "matches its manifest" in capsys.readouterr().out
 
     assert main(["show", "child"]) == 0
-    assert "labels: [bad, good]" in capsys.readouterr().out
+    screen = capsys.readouterr().out
+    assert "labels: [bad, good]" in screen
+    assert "same answer as the model before on 1.000 of the test rows" in screen
 
     assert main(["run", "tiny.yaml", "--output", "child", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -110,3 +113,56 @@ def test_check_finds_what_would_fail(project, capsys, change, told):
 
     assert main(["check", "tiny.yaml", change]) == 3
     assert told in capsys.readouterr().err
+
+
+def test_a_failed_gate_ends_with_4_and_the_table_is_shown_all_the_same(project, capsys):
+    recipe = (project / "tiny.yaml").read_text()
+    (project / "tiny.yaml").write_text(
+        f"{recipe}gates:\n  - accuracy: {{min: 1.01}}\n  - num_bytes: {{max_ratio: 2}}\n"
+    )
+
+    assert main(["run", "tiny.yaml", "--output", "child"]) == 4
+
+    screen, errors = capsys.readouterr()
+    assert "gate failed: accuracy is " in screen
+    assert "gate passed: the ratio of num_bytes is " in screen
+    assert "nothing was computed" not in screen
+    assert "`min` wants at least 1.01" in errors
+    assert not (project / "child").exists()
+
+    assert main(["run", "tiny.yaml", "--json"]) == 4
+    told = json.loads(capsys.readouterr().out)
+    assert [each["passed"] for each in told["gates"]] == [False, True]
+    assert main(["show", told["folder"]]) == 0
+    assert "gate failed: accuracy is " in capsys.readouterr().out
+
+    assert main(["run", "tiny.yaml", "gates[0].accuracy.min=0", "--output", "child"]) == 0
+    assert "gate passed: accuracy is " in capsys.readouterr().out
+    assert main(["show", "child"]) == 0
+    assert "gate failed" not in capsys.readouterr().out
+
+
+def test_models_are_compared_as_a_table_and_as_json(project, capsys):
+    assert main(["run", "tiny.yaml", "--output", "child"]) == 0
+    capsys.readouterr()
+
+    assert main(["compare", "./bert", "child", "--recipe", "tiny.yaml"]) == 0
+    screen = capsys.readouterr().out
+    assert screen.splitlines()[0].split() == ["bert", "child"]
+    titles = [line.split("  ")[0] for line in screen.splitlines()[1:] if line[:1] != " "]
+    assert titles[:3] == ["accuracy", "f1", "loss"]
+    assert {"parameters", "FLOPs, one row", "speed-up, 32 rows", "agreement", "KL"} <= set(titles)
+    assert "./bert has no head for this task" in screen
+
+    assert main(["compare", "./bert", "child", "--recipe", "tiny.yaml", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [each["source"] for each in told["models"]] == ["./bert", "child"]
+    assert 0 <= told["models"][1]["figures"]["agreement"] <= 1
+
+
+def test_a_comparison_needs_two_models_and_rows(project, capsys):
+    assert main(["run", "tiny.yaml", "--output", "child"]) == 0
+
+    assert main(["compare", "child"]) == 2
+    assert main(["compare", "child", "./bert"]) == 3
+    assert "--recipe" in capsys.readouterr().err

@@ -90,3 +90,25 @@ def test_what_was_not_measured_is_not_claimed(chain):
 
     assert "measured" not in page
     assert "accuracy" not in page.replace(json.dumps(chain.tuned.manifest.definition.recipe), "")
+
+
+def test_cost_drift_and_intervals_are_on_the_page(chain):
+    manifest, figures = chain.tuned.manifest, read_figures(chain.tuned.folder)
+
+    _, page = parts(card(manifest, figures, "file:base"))
+
+    low, high = figures.intervals["after"]["accuracy"]
+    assert f"| accuracy, 95 % interval | {low:.4f} to {high:.4f} |" in page
+    assert f"| parameters | {figures.cost['num_parameters']:,} |" in page
+    assert f"| operations for one row | {figures.cost['flops']:,} |" in page
+    assert f"| rows answered like the parent | {figures.drift['agreement']:.4g} |" in page
+    assert f"| calibration error | {figures.quality['ece']:.4f} |" in page
+
+
+def test_a_time_that_means_nothing_is_not_on_the_page(chain):
+    figures = read_figures(chain.tuned.folder)
+    shaken = replace(figures, cost={**figures.cost, "latency_p50": "unstable"})
+
+    _, page = parts(card(chain.tuned.manifest, shaken, "file:base"))
+
+    assert "milliseconds for one row" not in page

@@ -214,3 +214,34 @@ def test_default_place_follows_argument_then_variables_then_cache(monkeypatch, t
     assert Store.default().path == tmp_path / "store"
     assert Store.default("/given").path == Path("/given")
     assert Store.default(Path("given")).path == Path(os.getcwd()) / "given"
+
+
+class TestVerdicts:
+    """What gates a child missed is noted beside it; the child itself never changes."""
+
+    def test_a_note_is_kept_replaced_and_forgotten(self, filled, child):
+        before = sorted(path.stat().st_mtime_ns for path in filled.find(CHILD_ID).rglob("*"))
+        assert filled.failures(CHILD_ID) == ()
+
+        filled.mark_failed(CHILD_ID, ["accuracy is 0.1"])
+        assert filled.failures(CHILD_ID) == ("accuracy is 0.1",)
+        filled.mark_failed(CHILD_ID, ["f1 is 0.1", "loss is 9"])
+        assert filled.failures(CHILD_ID) == ("f1 is 0.1", "loss is 9")
+        filled.mark_failed(CHILD_ID, [])
+        filled.mark_failed(CHILD_ID, [])
+
+        assert filled.failures(CHILD_ID) == ()
+        assert before == sorted(p.stat().st_mtime_ns for p in filled.find(CHILD_ID).rglob("*"))
+
+    @pytest.mark.parametrize("content", [b"", b"[]", b'{"failed": 3}', b"{"])
+    def test_a_damaged_note_says_nothing(self, store, content):
+        (store.path / "verdicts").mkdir(parents=True)
+        (store.path / "verdicts" / f"{CHILD_ID}.json").write_bytes(content)
+
+        assert store.failures(CHILD_ID) == ()
+
+    def test_a_name_cannot_leave_the_store(self, store):
+        with pytest.raises(StoreError, match="not a digest"):
+            store.mark_failed("../../x", ["no"])
+        with pytest.raises(StoreError, match="not a digest"):
+            store.failures("../../x")

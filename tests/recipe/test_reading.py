@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from reuselib import catalog
 from reuselib.errors import RecipeError
 from reuselib.recipe import Recipe
 
@@ -48,7 +49,8 @@ def test_all_problems_come_in_the_order_of_the_file(tmp_path, monkeypatch):
         "r.yaml:8: steps[0].lora.r: `r` is given twice; the first is at r.yaml:7. Keep one",
         "r.yaml:9: steps[0].lora.fit.lr: unknown key; use `learning_rate`",
         "r.yaml:10: steps[0].merge: one adapter a step; start a new step: `- merge: ...`",
-        "r.yaml:11: steps[1].lorra: no adapter is called 'lorra'; did you mean 'lora'? There are: finetune, lora, merge",
+        "r.yaml:11: steps[1].lorra: no adapter is called 'lorra'; did you mean 'lora'? "
+        f"There are: {', '.join(catalog.entries(catalog.ADAPTER_GROUP))}",
         "r.yaml:12: sed: unknown key; did you mean `seed`? There are: base, task, data, steps, gates, seed",
     ]
 

@@ -133,3 +133,39 @@ def test_a_description_is_json_and_changes_with_the_code():
         one, other = smooth.describe()["module"][name], plain.describe()["module"][name]
         assert one["name"] == other["name"]
         assert one["code"] != other["code"]
+
+
+class TestMeasuring:
+    """What drift is measured on, where outputs and targets look like it."""
+
+    TASK = ModuleTask(network=nn.Identity, criterion=functional.cross_entropy)
+
+    def observed(self, outputs, targets):
+        return {"outputs": torch.as_tensor(outputs), "targets": torch.as_tensor(targets)}
+
+    def test_whole_numbers_beside_several_outputs_are_classes(self):
+        outputs = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+
+        found = self.TASK.beliefs(self.observed(outputs, [1, 1]))
+
+        assert torch.allclose(found.log_probabilities[:, 0].exp(), outputs.softmax(-1).double())
+        assert (found.truth.tolist(), found.names) == ([[1], [1]], ("0", "1"))
+
+    @pytest.mark.parametrize(
+        ("outputs", "targets"),
+        [([[1.0, 2.0]], [0.5]), ([1.0, 2.0], [0, 1]), ([[1.0, 2.0]], [2]), ([[1.0, 2.0]], [-1])],
+        ids=["fractions", "one output", "too large", "negative"],
+    )
+    def test_others_are_not(self, outputs, targets):
+        assert self.TASK.beliefs(self.observed(outputs, targets)) is None
+
+    def test_the_criterion_of_each_row(self, monkeypatch):
+        from reuselib.tasks import module
+
+        seen = self.observed(torch.randn(6, 3), [0, 1, 2, 0, 1, 2])
+
+        assert self.TASK.row_losses(seen).mean().item() == pytest.approx(
+            self.TASK.metrics(seen)["loss"]
+        )
+        monkeypatch.setattr(module, "_MAX_ROWS", 5)
+        assert self.TASK.row_losses(seen) is None

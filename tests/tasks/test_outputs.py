@@ -51,3 +51,27 @@ def test_logits_are_told_in_the_tasks_own_terms(problem, said):
     logits = torch.tensor([[-1.0, 2.0], [3.0, 1.0]])
 
     assert outputs.answers(logits, ("a", "b"), problem) == said
+
+
+class TestBeliefs:
+    def test_one_label_is_one_decision_between_all(self):
+        logits = torch.tensor([[0.0, 1.0, 2.0], [5.0, 1.0, 1.0]])
+
+        found = outputs.beliefs(logits, torch.tensor([2, 1]), ("a", "b", "c"), "single_label")
+
+        assert torch.allclose(found.log_probabilities[:, 0].exp(), logits.softmax(-1).double())
+        assert found.truth.tolist() == [[2], [1]]
+        assert found.names == ("a", "b", "c")
+
+    def test_several_labels_are_decisions_between_no_and_yes(self):
+        logits = torch.tensor([[0.0, 3.0]])
+
+        found = outputs.beliefs(logits, torch.tensor([[1.0, 0.0]]), ("a", "b"), "multi_label")
+
+        yes = found.log_probabilities[0, :, 1].exp()
+        assert torch.allclose(yes, logits[0].sigmoid().double())
+        assert torch.allclose(found.log_probabilities.exp().sum(-1), torch.ones(1, 2).double())
+        assert found.truth.tolist() == [[1, 0]]
+
+    def test_a_number_has_none(self):
+        assert outputs.beliefs(torch.ones(2, 1), torch.ones(2), (), "regression") is None

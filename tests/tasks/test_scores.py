@@ -51,3 +51,33 @@ def test_a_constant_prediction_correlates_with_nothing():
 
     assert found["pearson"] == 0.0
     assert np.isfinite(found["mse"])
+
+
+def test_losses_of_rows_average_to_the_loss():
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(9, 3, generator=draw)
+    labels, many = torch.randint(3, (9,), generator=draw), (logits > 0.3).float()
+    one = torch.randn(9, generator=draw)
+
+    found = {
+        "single_label": (scores.losses(logits, labels), scores.single_label(logits, labels)),
+        "multi_label": (
+            scores.losses(logits, many, "multi_label"),
+            scores.multi_label(logits, many),
+        ),
+        "regression": (
+            scores.losses(logits[:, :1], one, "regression"),
+            scores.regression(logits[:, 0], one),
+        ),
+    }
+
+    for each, told in found.values():
+        assert each.shape == (9,)
+        assert each.mean().item() == pytest.approx(told["loss"])
+
+
+def test_sums_of_a_constant_prediction_correlate_with_nothing_too():
+    sums = scores.regression_sums(torch.ones(5), torch.arange(5.0)).sum(dim=0)
+
+    assert scores.regression_of(sums)["pearson"] == 0
+    assert scores.multi_label_of(torch.zeros(5, dtype=torch.float64))["f1"] == 0

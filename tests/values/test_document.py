@@ -96,3 +96,12 @@ def test_what_is_not_yaml_is_told_with_its_line(text, told):
 def test_an_empty_text_is_nothing():
     assert parse("").value is None
     assert parse("# only a comment\n").value is None
+
+
+@pytest.mark.parametrize(
+    "path", [(), ("seed",), ("steps", 0, "lora", "r"), ("gates", 3, "latency_p50"), (2, 1, "a")]
+)
+def test_a_path_that_was_spelled_can_be_read_again(path):
+    from reuselib.values.document import spell, unspell
+
+    assert unspell(spell(path)) == path

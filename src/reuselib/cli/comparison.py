@@ -27,6 +27,7 @@ FORMATS: dict[str, tuple[str, Callable[..., str]]] = {
     "speedup_batch32": ("speed-up, 32 rows", factor),
     "agreement": ("agreement", number),
     "kl": ("KL", lambda value: f"{value:.2g}" if value is not None else NONE),
+    "loss_change": ("change of a row's loss", number),
     "worst_class_change": ("worst class change", number),
     "worst_slice_change": ("worst slice change", number),
 }
@@ -44,7 +45,7 @@ def show(report: Beside) -> None:
     for model in report.models:
         table.add_column(Path(model.source).name or model.source, justify="right")
     every = {name for model in report.models for name in model.figures}
-    metrics = [name for name in report.models[0].intervals if name not in FORMATS]
+    metrics = [name for name in report.models[0].figures if name not in FORMATS]
     metrics.sort(key=lambda name: name != report.metric)
     for name in metrics:
         table.add_row(name, *(number(_number(model.figures.get(name))) for model in report.models))
