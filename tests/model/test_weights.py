@@ -117,6 +117,28 @@ def test_what_the_network_had_no_use_for_is_left_out(chain, tmp_path):
     assert set(seen) == {name for name in extra if not name.startswith("cls")}
 
 
+@pytest.mark.parametrize("kind", ["finetune", "lora", "prune", "sparsify"])
+def test_a_head_for_other_labels_is_not_the_parents_although_it_has_its_name(tmp_path, kind):
+    """Each of these says of a new head that the parent has none, and its honest child has to pass."""
+    from chains import SHORT, other_labels, run
+    from reuselib.adapters.finetune import FineTune
+    from reuselib.adapters.lora import LoRA
+    from reuselib.adapters.prune import Prune
+    from reuselib.adapters.sparsify import Sparsify
+    from reuselib.evidence.prove import prove
+    from reuselib.testing.tiny import tiny_bert
+
+    steps = (FineTune(fit=SHORT), LoRA(fit=SHORT), Prune(ffn=0.5), Sparsify(sparsity=0.5))
+    step = next(each for each in steps if each.kind == kind)
+    base, store = tiny_bert(tmp_path / "base", num_layers=1, head=True), tmp_path / "store"
+
+    child = run(step, base, store, data=other_labels()).children[0]
+
+    internal = child.manifest.definition.internal
+    assert internal.dropped == internal.fresh == ("classifier.bias", "classifier.weight")
+    assert all(finding.holds for finding in prove(child.folder, Store(store)))
+
+
 def test_a_root_has_no_parent(chain):
     with pytest.raises(ValueError, match="no parent"):
         parent_weights(chain.execution.plan.base.manifest, chain.base, Store(chain.store))

@@ -1,4 +1,4 @@
-"""Structured pruning: heads, FFN units, hidden channels and blocks of a transformer go, and the network is smaller."""
+"""Structured pruning: parts of a transformer or channels of a convolutional network go, and the network is smaller."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
     from reuselib.pruning.budget import Pool
     from reuselib.pruning.importance import Scores
 
-SHARES = ("heads", "ffn", "hidden")
+SHARES = ("heads", "ffn", "hidden", "channels")
 """Fields that name a share to leave out."""
-MANY_PLACES = ("heads", "ffn")
+MANY_PLACES = ("heads", "ffn", "channels")
 """Of these, those that occur in every block."""
-WIDTHS = ("ffn", "hidden")
+WIDTHS = ("ffn", "hidden", "channels")
 """And those whose number can be rounded."""
 NEED_ROWS = ("taylor", "activation")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prune(Adapter):
-    """Leave out what matters least: heads, FFN units, hidden channels or whole blocks. What stays keeps its values.
+    """Leave out what matters least. What stays keeps its values.
 
-    Nothing is trained: let `finetune` or `distill` follow. By default every block loses the same share, so that the
+    Of a transformer: heads, FFN units, hidden channels or whole blocks; of a convolutional network: channels. Nothing
+    is trained: let `finetune` or `distill` follow. By default every block loses the same share, so that the
     child opens in plain transformers wherever a configuration can say its sizes.
     """
 
@@ -47,15 +48,18 @@ class Prune(Adapter):
     """Share of the units of each feed-forward part to leave out."""
     hidden: float | None = None
     """Share of the channels of the hidden state to leave out, in the whole network."""
+    channels: float | None = None
+    """Share of the channels of each layer of a convolutional network to leave out, through torch-pruning. Not together
+    with the options for transformers: `heads`, `ffn`, `hidden` and `blocks`."""
     blocks: tuple[int, ...] = ()
     """Blocks to leave out, counted as in `block[i]`: 0 is the first, -1 the last."""
     scope: Literal["uniform", "global"] = "uniform"
-    """uniform: every block loses the same share. global: heads, or units, of all blocks are ranked together; the
-    child then opens through reuselib only."""
+    """uniform: every block loses the same share. global: heads, or units, or channels of all blocks are ranked
+    together; the child then opens through reuselib only."""
     importance: Literal["magnitude", "taylor", "activation", "random"] = "magnitude"
     """What matters: weights of large norm, |activation x gradient| of the loss, large activations, or chance."""
     round_to: int | None = None
-    """Leave FFN units and hidden channels in multiples of so many."""
+    """Leave FFN units and channels in multiples of so many."""
     calibration: Calibration = Calibration()
     """Rows for `taylor` and `activation`."""
 
@@ -68,6 +72,11 @@ class Prune(Adapter):
                 )
         if not given and not self.blocks:
             raise ValueError(f"nothing is left out: set {', '.join(SHARES)} or blocks")
+        if self.channels is not None and (given != ["channels"] or self.blocks):
+            raise ValueError(
+                "channels is for convolutional networks, and heads, ffn, hidden and blocks are for transformers: set "
+                "channels alone, or leave it out"
+            )
         self._refuse_idle(given)
 
     def _refuse_idle(self, given: Sequence[str]) -> None:
@@ -93,6 +102,29 @@ class Prune(Adapter):
 
     def adapt(self, module: nn.Module, run: Run) -> Adapted:
         """Choose, cut, and correct the configuration if it can say what came out."""
+        before = _num_parameters(module)
+        leave_out = self._parts if self.channels is None else self._channels
+        structure, stock = leave_out(module, run)
+        removed = 1 - _num_parameters(module) / before
+        return Adapted(module, structure, stock, metrics={"share_removed": removed})
+
+    def _channels(self, module: nn.Module, run: Run) -> tuple[Json, bool]:
+        """Of a convolutional network: what was left out, and whether the configuration says so."""
+        from reuselib.pruning.channels import Channels, prune_channels
+
+        self._refuse_new_loss(run)
+        how = Channels(
+            ratio=self.channels or 0.0,
+            scope=self.scope,
+            importance=self.importance,
+            round_to=self.round_to,
+            calibration=self.calibration,
+        )
+        pruned = prune_channels(module, run, how)
+        return pruned.structure, pruned.stock
+
+    def _parts(self, module: nn.Module, run: Run) -> tuple[Json, bool]:
+        """Of a transformer: what was left out, and whether the configuration says so."""
         from reuselib.network import axes, cutting, stating
         from reuselib.network.families import family
 
@@ -105,15 +137,15 @@ class Prune(Adapter):
             "new": sorted(run.fresh),
             "tied": [list[Json](group) for group in cutting.tied_names(module)],
         }
-        before = _num_parameters(module)
-        stock = stating.resize(module, plan)
-        removed = 1 - _num_parameters(module) / before
-        return Adapted(module, structure, stock, metrics={"share_removed": removed})
+        return structure, stating.resize(module, plan)
 
     def rebuild(self, module: nn.Module, structure: Json) -> nn.Module:
         """The same cut of a network with any weights."""
         from reuselib.network import cutting
+        from reuselib.pruning.channels import replay_channels
 
+        if self.channels is not None:
+            return replay_channels(module, structure)
         cutting.cut(module, Cut.of_json(structure["cut"]))
         return module
 
@@ -121,6 +153,9 @@ class Prune(Adapter):
         self, parents: Sequence[Weights], child: Weights, structure: Json
     ) -> Iterable[Finding]:
         """Survivors are bit-equal at the recorded indices, nothing else is there, and no share is exceeded."""
+        if self.channels is not None:
+            yield from self._prove_channels(parents[0], child, structure)
+            return
         plan = Cut.of_json(structure["cut"])
         yield from cut_out(parents[0], child, plan, new=structure["new"], tied=structure["tied"])
         yield from self._shares(plan)
@@ -169,6 +204,12 @@ class Prune(Adapter):
             return importance.by_weights(module, hidden=self.hidden is not None)
         if self.importance == "random":
             return importance.by_chance(module)
+        self._refuse_new_loss(run)
+        rows = self.calibration
+        batches = run.batches(rows.num_rows, batch_size=rows.batch_size)
+        return importance.by_rows(module, batches, run.task, self.importance)
+
+    def _refuse_new_loss(self, run: Run) -> None:
         if self.importance == "taylor" and run.fresh:
             raise IncompatibleStep(
                 f"importance=taylor follows the loss, but {min(run.fresh)} is newly initialised, so the loss says "
@@ -176,9 +217,6 @@ class Prune(Adapter):
                 expected="a model that was trained for the task",
                 fix="put a `finetune` step before it, or choose another importance",
             )
-        rows = self.calibration
-        batches = run.batches(rows.num_rows, batch_size=rows.batch_size)
-        return importance.by_rows(module, batches, run.task, self.importance)
 
     def _lost(
         self, pools: Sequence[Pool], share: float, round_to: int | None = None
@@ -191,6 +229,14 @@ class Prune(Adapter):
         return budget.uniform(pools, share, round_to)
 
     # Proving.
+
+    def _prove_channels(
+        self, parent: Weights, child: Weights, structure: Json
+    ) -> Iterable[Finding]:
+        from reuselib.pruning.channels import prove_channels
+
+        share = self.channels if self.scope == "uniform" else None
+        return prove_channels(parent, child, structure, share=share)
 
     def _shares(self, plan: Cut) -> Iterable[Finding]:
         """That no more was left out than the configuration says, and something of everything that it names."""

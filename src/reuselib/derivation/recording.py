@@ -99,11 +99,14 @@ def _internal(plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome) ->
 
 
 def _dropped(parent: Pinned, outcome: Outcome) -> tuple[str, ...]:
-    """Tensors of the parent that its network has no use for, such as another task's head."""
+    """Tensors of the parent that its network has no use for, such as another task's head.
+
+    Also if that has the name of the head that was initialised in its stead.
+    """
     if form_of(parent.manifest) != "dense":
         return ()
     names = {f"{outcome.prefix}{name}" for name in headers(parent.folder)}
-    return tuple(sorted(names - outcome.names))
+    return tuple(sorted(names - (outcome.names - outcome.fresh)))
 
 
 def _data(plan: Plan) -> dict[str, Json] | None:

@@ -18,7 +18,7 @@ from reuselib.errors import IncompatibleStep, IntegrityError
 from reuselib.measure.claims import same_bits
 from reuselib.network.stating import is_described
 from reuselib.pruning import graph
-from reuselib.pruning.budget import Pool, most, ranked
+from reuselib.pruning.budget import SLACK, Pool, most, ranked
 from reuselib.pruning.feature_maps import mean_activations, mean_saliencies
 from reuselib.pruning.slices import slice_network, sliced
 from reuselib.pruning.watchdog import limited
@@ -56,7 +56,8 @@ class Pruned:
     """What was left out, and how the network can be opened again."""
 
     structure: dict[str, Json]
-    """torch-pruning's `history`, and what is left of every tensor as `pruning/slices.py` records it."""
+    """torch-pruning's `history`, what is left of every tensor as `pruning/slices.py` records it, and the names of `new`
+    tensors that the parent does not hold."""
     stock: bool
     """Whether the network's configuration says its widths by now."""
 
@@ -89,7 +90,8 @@ def prune_channels(module: nn.Module, run: Run, how: Channels) -> Pruned:
     described = is_described(module, getattr(module, "config", None))
     slice_network(module, slices)
     _check(module, reference, forward, shape)
-    return Pruned({"history": history, **slices}, stock=described and state_widths(module))
+    record = {"new": sorted(run.fresh), "history": history, **slices}
+    return Pruned(record, stock=described and state_widths(module))
 
 
 def replay_channels(module: nn.Module, structure: Mapping[str, Json]) -> nn.Module:
@@ -103,11 +105,21 @@ def replay_channels(module: nn.Module, structure: Mapping[str, Json]) -> nn.Modu
 
 
 def prove_channels(
-    parent: Weights, child: Weights, structure: Mapping[str, Json]
+    parent: Weights, child: Weights, structure: Mapping[str, Json], *, share: float | None = None
 ) -> Iterator[Finding]:
-    """What the record claims about two sets of tensors."""
-    odd = sorted(set(parent) ^ set(child))
+    """What the record claims about two sets of tensors.
+
+    Args:
+        parent: its tensors.
+        child: its tensors.
+        structure: the record.
+        share: of its rows or columns that each tensor loses at most; None: that is not claimed.
+    """
+    new = structure["new"]
+    odd = sorted((set(parent) | set(new)) ^ set(child))
     yield Finding("names are the parent's", not odd, tensor=next(iter(odd), ""))
+    known = next((name for name in new if name in parent), "")
+    yield Finding("what is new is not in the parent", not known, tensor=known)
     name, detail = next(_other_rows(parent, child, structure), ("", ""))
     yield Finding(
         "every tensor is the recorded rows and columns of the parent's, bit for bit",
@@ -115,6 +127,23 @@ def prove_channels(
         detail or f"{len(structure['tensors'])} of {len(child)} tensors lost some",
         name,
     )
+    yield Finding("something was left out", bool(structure["tensors"]))
+    if share is not None:
+        name, detail = next(_exceeding(parent, structure, share), ("", ""))
+        claim = f"no tensor loses more than the claimed share of {share:g}"
+        yield Finding(claim, not name, detail, name)
+
+
+def _exceeding(
+    parent: Weights, structure: Mapping[str, Json], share: float
+) -> Iterator[tuple[str, str]]:
+    for name, dims in structure["tensors"].items():
+        if name not in parent:
+            continue
+        for dim, key in dims.items():
+            size, left = parent[name].shape[int(dim)], len(structure["keep"][key])
+            if size - left > share * size + SLACK:
+                yield name, f"{size - left} of {size} along dimension {dim}"
 
 
 def _other_rows(
@@ -212,7 +241,7 @@ def _check(
     try:
         with torch.no_grad():
             outputs, wanted = forward(module.eval()), forward(reference.eval())
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         raise IncompatibleStep(
             f"after its channels were left out, the network does not run any more: {error}",
             expected="a network whose layers take their widths from one another",
