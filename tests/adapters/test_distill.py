@@ -389,6 +389,11 @@ class TestProof:
         child = {**self.honest(), "layer.1.w": torch.ones(2, 2)}
         assert self.failing(child)[0].tensor == "layer.1.w"
 
+    def test_other_blocks_than_those_named_fail(self):
+        findings = Distill(blocks=(0,)).prove([self.parent] * 2, self.honest(), self.structure)
+        (failed,) = [each for each in findings if not each.holds]
+        assert "named blocks" in failed.claim
+
     def test_another_shape_fails(self):
         child = {**self.honest(), "layer.0.w": torch.ones(2, 3)}
         assert self.failing(child)[0].tensor == "layer.0.w"

@@ -164,7 +164,10 @@ class Distill(Adapter):
 
         start = parents[0] if self.student is None else parents[1 + len(self.teachers)]
         if structure["cut"] is not None:
-            start = _Left(start, Cut.of_json(structure["cut"]))
+            plan = Cut.of_json(structure["cut"])
+            start = _Left(start, plan)
+            kept = [axis.keep for axis in plan.blocks.values()]
+            yield Finding("the start is made of the named blocks", kept == [self.blocks], f"{kept}")
         num_teachers = len(self.teachers) or 1
         learned = set(structure["trained"])
         # whoever calls has compared the digest of every parent with the manifest before
@@ -206,7 +209,7 @@ class _Left(Mapping[str, "Tensor"]):
 
 def _kept(module: nn.Module, blocks: Sequence[int]) -> Cut:
     """The cut that leaves these blocks."""
-    from reuselib.network.cutting import Axis, Cut
+    from reuselib.network.axes import Keep, plan
     from reuselib.network.families import family
 
     found = family(module)
@@ -217,18 +220,7 @@ def _kept(module: nn.Module, blocks: Sequence[int]) -> Cut:
             expected=f"some of the numbers from 0 to {number - 1}, in a network with one list of blocks",
             fix="correct blocks, or leave it out to train the whole model",
         )
-    held = found.table.first_block_holds
-    if (
-        held
-        and blocks[0] != 0
-        and any(f".{name}".endswith(f".{held}") for name, _ in module.named_modules())
-    ):
-        raise IncompatibleStep(
-            f"blocks={[*blocks]} leaves out the first block, which has a part that serves all blocks ({held})",
-            expected="block 0 among blocks",
-            fix="add 0 to blocks",
-        )
-    return Cut(blocks={found.stacks[0]: Axis(number, tuple(blocks))})
+    return plan(module, Keep(blocks=blocks))
 
 
 def _own_loss(pupil: nn.Module, batch: Batch) -> Tensor:
