@@ -9,10 +9,13 @@ import torch
 from chains import run
 from reuselib.adapter import ModelRef
 from reuselib.adapters.distill import Distill
+from reuselib.adapters.prune import Prune
+from reuselib.adapters.sparsify import Sparsify
 from reuselib.derivation.teacher import Teacher
 from reuselib.errors import IncompatibleStep, IntegrityError
 from reuselib.evidence.prove import prove
 from reuselib.lineage.store import Store
+from reuselib.lineage.tensors import Tensors
 from reuselib.measure.claims import same_bits
 from reuselib.model import Model
 from reuselib.model.opening import open_network
@@ -302,6 +305,49 @@ class TestLanguageModels:
 
         one, other = (states(each.module) for each in children)
         assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
+
+
+class TestChain:
+    """After steps that compress."""
+
+    def test_what_was_pruned_is_healed_by_what_it_was(self, rows, learned, tmp_path):
+        steps = [Prune(heads=0.5, ffn=0.5), Distill(fit=SHORT)]
+
+        execution = run(steps, learned, tmp_path / "store", data=rows)
+
+        pruned, healed = execution.children
+        teacher = healed.manifest.parents[-1]
+        assert (teacher.role, teacher.digests) == ("teacher", pruned.manifest.parents[0].digests)
+        # fewer heads are more than a configuration of BERT can say, so the child is rebuilt
+        assert [*healed.manifest.definition.internal.rebuild[0]["adapter"]] == ["prune"]
+        model = Model.load(healed.folder, store=tmp_path / "store")
+        assert same_bits(model.logits(rows.test), execution.model().logits(rows.test))
+        assert all(each.holds for each in prove(healed.folder, Store(tmp_path / "store")))
+
+    def test_blocks_are_dropped_from_what_was_pruned(self, rows, learned, tmp_path):
+        steps = [Prune(heads=0.5), Distill(blocks=(0, 1), fit=SHORT)]
+
+        execution = run(steps, learned, tmp_path / "store", data=rows)
+
+        kinds = [
+            [*entry["adapter"]][0]
+            for entry in execution.children[-1].manifest.definition.internal.rebuild
+        ]
+        assert kinds == ["prune", "distill"]
+        model = Model.load(execution.children[-1].folder, store=tmp_path / "store")
+        assert same_bits(model.logits(rows.test), execution.model().logits(rows.test))
+
+    def test_the_zeros_of_a_sparse_model_stay(self, rows, learned, tmp_path):
+        steps = [Sparsify(sparsity=0.5), Distill(fit=SHORT)]
+
+        execution = run(steps, learned, tmp_path / "store", data=rows)
+
+        sparse, healed = (dict(Tensors(child.folder)) for child in execution.children)
+        zeroed = [n for n, v in sparse.items() if v.ndim == 2 and (v == 0).float().mean() > 0.4]
+        assert zeroed
+        assert all(healed[name][sparse[name] == 0].eq(0).all() for name in zeroed)
+        assert any(not healed[name].equal(sparse[name]) for name in zeroed)
+        assert execution.children[-1].manifest.definition.internal.form == "sparse"
 
 
 @pytest.mark.parametrize(
