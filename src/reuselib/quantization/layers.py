@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 class IntegerLinear(nn.Linear):
     """What both layouts share. Weights are [out, in], also in place of a Conv1D, which keeps them transposed."""
 
-    weight_scale: nn.Parameter
+    weight_scale: Tensor
     """fp32 [out, groups]."""
 
     def __init__(self, in_features: int, out_features: int, scheme: Scheme, *, bias: bool) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features, self.scheme = in_features, out_features, scheme
         groups = scheme.grid.num_groups(in_features)
-        self.weight_scale = _frozen(torch.ones(out_features, groups))
+        self.register_buffer("weight_scale", torch.ones(out_features, groups))
         self.bias = _frozen(torch.zeros(out_features)) if bias else None
         self._built: tuple[object, Kernel] | None = None
 
@@ -53,7 +53,8 @@ class IntegerLinear(nn.Linear):
     @property
     def kernel(self) -> Kernel:
         """What computes this layer now, see `kernels`; built when first asked for, and again if weights change."""
-        key = (wanted(), *(_stamp(tensor) for tensor in self._parameters.values()))
+        tensors = (*self._parameters.values(), *self._buffers.values())
+        key = (wanted(), *map(_stamp, tensors))
         if self._built is None or self._built[0] != key:
             with torch.no_grad():
                 self._built = (key, build(self))
@@ -113,13 +114,16 @@ class PackedLinear(IntegerLinear):
 class QuantizedEmbedding(nn.Embedding):
     """One code a byte and one scale a row; only the rows that are looked up are restored."""
 
+    weight_scale: Tensor
+    """fp32 [rows, 1]."""
+
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None) -> None:
         nn.Module.__init__(self)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx, self.max_norm, self.norm_type = padding_idx, None, 2.0
         self.scale_grad_by_freq = self.sparse = False
         self.weight = _frozen(torch.zeros(num_embeddings, embedding_dim, dtype=torch.int8))
-        self.weight_scale = _frozen(torch.ones(num_embeddings, 1))
+        self.register_buffer("weight_scale", torch.ones(num_embeddings, 1))
 
     def fill(self, rounded: Rounded, bias: None = None) -> None:
         """Take codes int8 [rows, columns] and scales fp32 [rows, 1]."""

@@ -82,6 +82,7 @@ def read_network(
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
         )
+    _move_out_of_file(module)
     mismatched = {name for name, *_ in report["mismatched_keys"]}
     missing = (set(report["missing_keys"]) | mismatched) & set(module.state_dict())
     prefix = _prefix(module, names)
@@ -177,6 +178,16 @@ def reading(folder: Path) -> Iterator[None]:
             expected="a folder that this version of transformers opens for this task",
             fix="check `model_type` in config.json, the task, and that the download is complete",
         ) from error
+
+
+def _move_out_of_file(module: nn.Module) -> None:
+    """Copy tensors that lie in the file's memory map, at whatever address, into memory of their own.
+
+    A product of matrices differs in the last bits with the alignment of their memory, so a network would give other
+    outputs before it is saved than after.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def _prefix(module: nn.Module, names: Sequence[str]) -> str:
