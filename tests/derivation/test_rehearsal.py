@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from reuselib.derivation.rehearsal import estimate
+from chains import text_rows
+from reuselib.adapter import ModelRef
+from reuselib.adapters.finetune import FineTune
+from reuselib.adapters.prune import Prune
+from reuselib.cli.estimate import show
+from reuselib.derivation.plan import plan
+from reuselib.derivation.rehearsal import estimate, rehearse
+from reuselib.tasks.text_classification import TextClassification
+from reuselib.testing.tiny import tiny_bert
+from reuselib.training.plan import FitPlan
 
 
 def test_the_first_step_is_not_taken_for_typical():
@@ -12,3 +21,28 @@ def test_the_first_step_is_not_taken_for_typical():
 @pytest.mark.parametrize("times", [[], [1.0]])
 def test_what_cannot_be_timed_took_what_was_spent(times):
     assert estimate(times, num_steps=len(times), spent=2.5) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("steps", "stock"),
+    [
+        ((Prune(ffn=0.5), Prune(heads=0.5), FineTune(fit=FitPlan(epochs=1))), [True, False, False]),
+        ((Prune(ffn=0.5), Prune(blocks=(0,))), [True, True]),
+    ],
+)
+def test_it_says_from_which_step_on_transformers_cannot_open_the_model(
+    tmp_path, capsys, steps, stock
+):
+    made = plan(
+        ModelRef(str(tiny_bert(tmp_path / "base", head=True, num_layers=3))),
+        steps,
+        task=TextClassification(),
+        data=text_rows(),
+        store=tmp_path / "store",
+    )
+
+    found = rehearse(made)
+
+    assert [each.stock for each in found] == stock
+    show(made, found)
+    assert ("from 'prune' on" in capsys.readouterr().out) is not all(stock)

@@ -44,7 +44,7 @@ def test_every_tensor_is_laid_out_along_its_axes(name):
     found = layout(module, hidden=True)
 
     state = module.state_dict()
-    for tensor, dims in found.tensors.items():
+    for tensor in found.tensors:
         for dim, size in enumerate(state[tensor].shape):
             assert found.length(tensor, dim) in (None, size)
     # what lies along no axis: output biases, norms of one head, the relative positions of T5 lie along heads

@@ -48,6 +48,13 @@ def show(plan: Plan, rehearsals: Sequence[Rehearsal]) -> None:
             size(each.peak_bytes) if each.peak_bytes else "-",
         )
     console.print(table)
+    rebuilt = next((each.kind for each in rehearsals if not each.stock), None)
+    if rebuilt:
+        console.print(
+            f"from '{rebuilt}' on, the model opens with reuselib only: no configuration of transformers says how its "
+            "network is built",
+            soft_wrap=True,
+        )
     done = len(plan.finished())
     if done:
         console.print(f"in the store already: the first {done} of {len(plan.steps)} steps")

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
-from reuselib.adapter import Adapter
+from reuselib.adapter import Adapted, Adapter
 from reuselib.derivation.origin import COMPRESSING
 from reuselib.derivation.recall import recall
+from reuselib.derivation.step import own_structure
 from reuselib.derivation.teacher import Teacher
 from reuselib.progress import Progress, Report
 from reuselib.training import checks
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 NUM_STEPS = 3
 """Optimizer steps taken of each training; the first one also pays for warming up."""
 
+STATED = ("dense", "sparse")
+"""Forms whose networks transformers builds from the configuration alone; other forms bring a format of their own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rehearsal:
@@ -42,6 +46,9 @@ class Rehearsal:
     """Estimated for the whole step, without measuring and saving."""
     peak_bytes: int
     """The most memory that this process held so far."""
+    stock: bool
+    """Whether the configuration says how the child's network is built, so that plain transformers opens it (peft an
+    adapter over it). If not, it is rebuilt by reuselib."""
 
 
 def rehearse(plan: Plan, report: Report | None = None) -> tuple[Rehearsal, ...]:
@@ -58,19 +65,23 @@ def rehearse(plan: Plan, report: Report | None = None) -> tuple[Rehearsal, ...]:
     module, found = opened.module, []
     told = _Memory(plan)
     stand_in: Teacher | None = None
+    stock = not opened.rebuild or opened.form not in STATED
     for index, adapter in enumerate(plan.steps):
         if stand_in is None and any(later.uses_origin for later in plan.steps[index:]):
             stand_in = _stand_in(adapter, module, opened)
         label = f"[{index + 1}/{len(plan.steps)}] {adapter.kind}: trying"
         with seeded(plan.seed):
-            module, cost = _try(
+            adapted, cost = _try(
                 adapter,
                 module,
                 replace(session, origin_teacher=stand_in, remembered=told),
                 _Clock(label, report),
             )
-        found.append(cost)
+        module = adapted.module
         session = replace(session, fresh=frozenset(), form=adapter.follow(session.form))
+        if session.form in STATED and own_structure(adapter, adapted):
+            stock = False
+        found.append(replace(cost, stock=stock))
     return tuple(found)
 
 
@@ -99,7 +110,7 @@ def _stand_in(adapter: Adapter, module: nn.Module, opened: Opened) -> Teacher | 
 
 def _try(
     adapter: Adapter, module: nn.Module, session: Session, clock: _Clock
-) -> tuple[nn.Module, Rehearsal]:
+) -> tuple[Adapted, Rehearsal]:
     plans = _fit_plans(adapter)
     num_rows = len(session.splits.train) if plans else 0
     short = replace(adapter, **{name: _shortened(each) for name, each in plans.items()})  # type: ignore[type-var]
@@ -111,13 +122,14 @@ def _try(
     spent = time.perf_counter() - started
     learning = [each for each in module.parameters() if each.requires_grad]
     num_steps = sum(checks.num_steps(each, num_rows) for each in plans.values())
-    return module, Rehearsal(
+    return adapted, Rehearsal(
         kind=adapter.kind,
         num_parameters=sum(each.numel() for each in module.parameters()),
         num_trainable=sum(each.numel() for each in learning) if plans else 0,
         num_steps=num_steps,
         seconds=estimate(clock.times, num_steps, spent),
         peak_bytes=peak_bytes(),
+        stock=adapted.stock,
     )
 
 

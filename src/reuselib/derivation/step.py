@@ -94,7 +94,7 @@ def perform(
             form,
             rebuild=(
                 *session.loaded.get(adapted.module, parent.rebuild),
-                *_own_structure(adapter, adapted),
+                *own_structure(adapter, adapted),
             ),
             requires=() if adapter.whole else identity,
         ),
@@ -127,7 +127,7 @@ def _shapes(module: nn.Module) -> Shapes:
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
-def _own_structure(adapter: Adapter, adapted: Adapted) -> tuple[Json, ...]:
+def own_structure(adapter: Adapter, adapted: Adapted) -> tuple[Json, ...]:
     """What later loads must replay. An adapter that is not whole replays its own, over its base."""
     if adapted.stock or not adapter.whole or not _rebuilds(adapter) or adapted.structure is None:
         return ()
