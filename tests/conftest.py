@@ -22,7 +22,7 @@ os.environ.setdefault(
 )  # two test processes share the cores, see `cli.main`
 
 # No test asserts a time, so a few calls of each model are enough.
-latency.STANDARD = latency.Protocol(seconds=0.01, rounds=3, warm_up=1)
+latency.STANDARD = latency.Protocol(seconds=0.01, rounds=3, warm_up=1, attempts=1)
 
 SENSES = """\
 base: {source: ./somewhere}

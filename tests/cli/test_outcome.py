@@ -25,10 +25,36 @@ def measured(before, after, **other) -> Figures:
     )
 
 
-def test_a_slower_child_is_never_silent():
-    told = list(outcome._slower([("quantize", measured((10.0, 100.0), (10.5, 150.0)))]))
+def in_turns(speedup, dir_hash="1" * 64, **other) -> Figures:
+    origin = {"dir_hash": dir_hash, "speedup": {"speedup": speedup}, "in_turns": True}
+    return measured(other.get("before", (1.0, 1.0)), other.get("after", (1.0, 1.0)), origin=origin)
 
-    assert told == ["quantize: slower than the model before it, 100 -> 150 ms for 32 rows"]
+
+def test_a_slower_child_is_never_silent():
+    told = list(outcome._slower([("lora", measured((10.0, 100.0), (12.0, 150.0)))]))
+
+    assert told == ["lora: slower than the model before it, 1.50 times the time for 32 rows"]
+
+
+def test_times_in_turns_with_the_origin_decide_where_there_are_some():
+    """The machine was busy while the second child was timed alone; against the origin it is faster still."""
+    busy = {"before": (1.0, 1.0), "after": (3.0, 1.0)}
+
+    assert not list(
+        outcome._slower([("prune", in_turns(1.5)), ("quantize", in_turns(2.0, **busy))])
+    )
+    assert list(outcome._slower([("prune", in_turns(1.5)), ("quantize", in_turns(1.2))])) == [
+        "quantize: slower than the model before it, 1.25 times the time for one row"
+    ]
+    assert list(outcome._slower([("quantize", in_turns(0.5))])) == [
+        "quantize: slower than the model before it, 2.00 times the time for one row"
+    ]
+
+
+def test_another_origin_is_no_measure():
+    told = outcome._slower([("prune", in_turns(3.0, "2" * 64)), ("quantize", in_turns(1.2))])
+
+    assert not list(told)
 
 
 def test_times_that_mean_nothing_are_told_once():

@@ -36,7 +36,8 @@ def pruned(tmp_path_factory):
     """base, lora, merge, then compressed twice with a training between."""
     folder = tmp_path_factory.mktemp("pruned")
     chain = text_chain(folder)
-    done = execute(chain.plan((LORA, MERGE, Halve(), TUNE, Halve())), Runtime())
+    steps = (LORA, MERGE, Halve(), TUNE, Halve())
+    done = execute(chain.plan(steps, store=folder / "own"), Runtime())
     return chain, done.children
 
 

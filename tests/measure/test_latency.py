@@ -11,6 +11,7 @@ from reuselib.measure import latency
 from reuselib.measure.latency import Protocol, Timing, alternate, faster_by, quantile, spread
 
 PROTOCOL = Protocol(warm_up=2, rounds=4, max_calls=3, seconds=1.0)
+STEADY, SHAKEN = [0.01] * 6, [0.01, 0.01, 0.01, 0.03, 0.09, 0.01]
 
 
 @pytest.fixture
@@ -72,6 +73,33 @@ def test_percentiles_are_those_of_all_calls(clock):
     assert timing.stable
     assert timing.percentile(0.5) == pytest.approx(np.percentile(times[2:], 50))
     assert timing.percentile(0.95) == pytest.approx(np.percentile(times[2:], 95))
+
+
+@pytest.mark.parametrize(
+    ("times", "num_calls", "stable"),
+    [
+        (STEADY, 6, True),
+        (SHAKEN + STEADY, 12, True),
+        (SHAKEN + SHAKEN + STEADY, 12, False),
+    ],
+)
+def test_unstable_times_are_taken_again_but_not_for_ever(clock, times, num_calls, stable):
+    log = []
+    protocol = Protocol(rounds=4, max_calls=1, attempts=2)
+
+    [timing] = alternate([clock.takes("a", times, log)], protocol)
+
+    assert (len(log), timing.stable) == (num_calls, stable)
+
+
+def test_the_steadiest_attempt_counts(clock):
+    worse = [0.01, 0.01, 0.01, 0.5, 0.9, 0.01]
+
+    [timing] = alternate(
+        [clock.takes("a", SHAKEN + worse, [])], Protocol(rounds=4, max_calls=1, attempts=2)
+    )
+
+    assert max(timing.medians) == pytest.approx(90)
 
 
 def timing(*medians: float) -> Timing:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 SHARES = frozenset({"accuracy", "f1", "exact_match"})
 """Metrics from 0 to 1, whose differences are told in points of a hundred."""
 SLOWER = 1.1
-"""A time is told to have grown from this ratio on: less is within what a machine varies by."""
+"""A time that was taken in turns is told to have grown from this ratio on."""
+MUCH_SLOWER = 1.25
+"""One that was not, from this one on: a machine may have had more to do in the meantime."""
 
 
 def to_json(execution: Execution) -> dict[str, Json]:
@@ -161,19 +163,44 @@ def _reference(figures: Figures) -> Iterator[str]:
 
 def _slower(measured: list[tuple[str, Figures]]) -> Iterator[str]:
     """Never slower silently; and times that mean nothing are told, too."""
+    earlier: Figures | None = None
     unstable = False
     for kind, figures in measured:
-        for name, rows in (("latency_p50", "one row"), ("latency_p50_batch32", "32 rows")):
-            before, after = figures.cost_before.get(name), figures.cost.get(name)
-            if isinstance(before, str) or isinstance(after, str):
-                unstable = True
-            elif before and after and after > SLOWER * before:
-                yield (
-                    f"{kind}: slower than the model before it, {milliseconds(before)} -> {milliseconds(after)} ms "
-                    f"for {rows}"
-                )
+        for batch, rows in (("", "one row"), ("_batch32", "32 rows")):
+            ratio, time = _grown(figures, earlier, batch), f"latency_p50{batch}"
+            before, after = figures.cost_before.get(time), figures.cost.get(time)
+            unstable |= isinstance(before, str) or isinstance(after, str)
+            if ratio is not None and ratio > 1:
+                yield f"{kind}: slower than the model before it, {ratio:.2f} times the time for {rows}"
+        earlier = figures
     if unstable:
         yield "unstable: the machine was too busy to tell a time; `reuselib compare` measures anew"
+
+
+def _grown(figures: Figures, earlier: Figures | None, batch: str) -> float | None:
+    """By what ratio a time has grown from the model before, if by more than a machine varies."""
+    mine = _against_origin(figures, batch)
+    if mine is not None:
+        # taken in turns with the origin, so what the machine did meanwhile does not count
+        known = earlier is not None and earlier.origin.get("dir_hash") == figures.origin.get(
+            "dir_hash"
+        )
+        before = _against_origin(earlier, batch) if known and earlier is not None else 1.0
+        if before is not None:
+            return before / mine if before / mine > SLOWER else None
+    before, after = (
+        _number(cost.get(f"latency_p50{batch}")) for cost in (figures.cost_before, figures.cost)
+    )
+    if before is None or after is None or after < MUCH_SLOWER * before:
+        return None
+    return after / before
+
+
+def _against_origin(figures: Figures, batch: str) -> float | None:
+    """How many times faster than a model that was compressed; None if it was not timed in turns with one."""
+    return (
+        _number(figures.flat().get(f"speedup{batch}")) if figures.origin.get("in_turns") else None
+    )
 
 
 def _gates(execution: Execution) -> Iterator[str]:

@@ -171,6 +171,7 @@ class Gauge:
             "drift": {k: v for k, v in comparison.drift.items() if not isinstance(v, list)},
             "changes": comparison.changes,
             "speedup": comparison.speedup,
+            "in_turns": alternated and bool(comparison.speedup),
         }
         return cast("dict[str, Json]", recordable(told))
 

@@ -47,7 +47,8 @@ class Figures:
     """How the child answers differently from its parent, see `measure.drift.drift`."""
     origin: Mapping[str, Json] = field(default_factory=dict)
     """The model before it was compressed, or the base of the recipe if nothing compresses: `name`, `dir_hash`,
-    `metrics`, `cost`; and against it `drift`, `changes` and `speedup`. If it could not be had, only `missing`: why."""
+    `metrics`, `cost`; and against it `drift`, `changes` and `speedup`, with whether times were taken `in_turns`. If it
+    could not be had, only `missing`: why."""
     test: Mapping[str, Json] = field(default_factory=dict)
     """The rows it was measured on: `rows` and `digest`."""
     protocol: Mapping[str, Json] = field(default_factory=dict)
