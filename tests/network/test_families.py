@@ -8,6 +8,7 @@ import zoo
 from reuselib.errors import IncompatibleStep
 from reuselib.network.families import family
 from reuselib.network.layers import matrix
+from reuselib.network.parts import block_names
 
 
 @pytest.mark.parametrize("name", zoo.FAMILIES)
@@ -28,6 +29,13 @@ def test_every_part_is_found_with_its_size(name):
             assert attention.num_groups == attention.key.num_units == groups
             assert attention.value.num_units == groups
             assert attention.head_dim == (16 if name in ("qwen3", "gemma") else zoo.HEAD_DIM)
+
+
+@pytest.mark.parametrize("name", zoo.FAMILIES)
+def test_blocks_are_counted_as_selectors_count_them(name):
+    module = zoo.network(name)
+
+    assert [block.name for block in family(module).blocks] == block_names(module, ())
 
 
 def test_the_blocks_of_an_encoder_come_before_those_of_a_decoder():

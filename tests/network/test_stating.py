@@ -48,6 +48,30 @@ def test_transformers_opens_it_where_a_configuration_can_say_it(name, axis, tmp_
     assert torch.equal(zoo.outputs(opened.eval(), name), zoo.outputs(module, name))
 
 
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("bert", "BertForPreTraining"),
+        ("bert", "BertModel"),
+        ("roberta", "RobertaForMaskedLM"),
+        ("distilbert", "DistilBertForMaskedLM"),
+        ("deberta-v2", "DebertaV2ForMaskedLM"),
+        ("vit", "ViTModel"),
+        ("gpt2", "GPT2ForSequenceClassification"),
+        ("llama", "LlamaForTokenClassification"),
+        ("t5", "T5ForSequenceClassification"),
+        ("t5", "T5EncoderModel"),
+    ],
+)
+def test_heads_and_poolers_go_along_with_the_hidden_state(name, network):
+    import transformers
+
+    module = getattr(transformers, network)(zoo.network(name).config)
+
+    assert resize(module, plan(module, keep(module, "all")))
+    assert family(module).hidden_size == 16
+
+
 def test_the_configuration_says_the_new_sizes():
     module = zoo.network("qwen3")
 

@@ -1,4 +1,4 @@
-"""What a network is made of: stem, blocks, tail, head. The only file that knows families of models."""
+"""What a network is made of: stem, blocks, tail, head. Found in any network, by its lists of blocks."""
 
 from __future__ import annotations
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from reuselib.network.cutting import Cut, cut
@@ -39,11 +43,25 @@ def is_described(module: nn.Module, config: Any) -> bool:
     try:
         # through JSON, because that is how it comes back from a folder
         read: Any = config.from_dict(json.loads(config.to_json_string()))
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # pyright: ignore[reportUnknownMemberType]
+        with _quietly(), torch.random.fork_rng(devices=[]), torch.device("meta"):
             twin = type(module)(read)
     except Exception:  # noqa: BLE001 - whatever keeps transformers from building it, it says nothing then
         return False
     return _shapes(twin) == _shapes(module) and _numbers(twin).items() >= _numbers(module).items()
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep transformers from giving advice about a network that is only built to be looked at."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
