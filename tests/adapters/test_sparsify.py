@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,11 +15,14 @@ from reuselib.adapters.merge import Merge
 from reuselib.adapters.sparsify import Sparsify
 from reuselib.calibration.plan import Calibration
 from reuselib.data import Splits
-from reuselib.errors import IncompatibleStep
+from reuselib.derivation.plan import plan
+from reuselib.derivation.rehearsal import rehearse
+from reuselib.errors import DataError, IncompatibleStep
 from reuselib.evidence.prove import claims, prove
 from reuselib.lineage.store import Store
 from reuselib.tasks.causal_lm import CausalLM
 from reuselib.tasks.image_classification import ImageClassification
+from reuselib.tasks.text_classification import TextClassification
 from reuselib.testing.tiny import tiny_bert, tiny_gpt2, tiny_images, tiny_resnet, tiny_rows
 from reuselib.training.plan import FitPlan
 
@@ -278,6 +282,24 @@ def test_the_child_opens_in_plain_transformers(healed):
     weight = plain.bert.encoder.layer[0].attention.self.query.weight
     assert zeros(weight) >= weight.numel() // 2
     assert child.manifest.definition.internal.rebuild == ()
+
+
+def test_a_rehearsal_finds_what_a_chain_would_run_into(tmp_path):
+    settled = plan(
+        tiny_bert(tmp_path / "base", head=True),
+        (Sparsify(sparsity=0.5, method="wanda", calibration=FEW), FineTune(fit=SHORT)),
+        task=TextClassification(),
+        data=text_rows(),
+        store=tmp_path / "store",
+    )
+    sparsified, trained = rehearse(settled)
+    assert (sparsified.num_steps, trained.num_steps) == (0, 2)
+
+    greedy = replace(
+        settled, steps=(Sparsify(sparsity=0.5, method="wanda", calibration=Calibration()),)
+    )
+    with pytest.raises(DataError, match="128 rows"):
+        rehearse(greedy)
 
 
 class TestProof:
