@@ -1,7 +1,8 @@
 """What rounding to 4 bits and leaving out half of the weights cost a language model, method by method.
 
-SmolLM2-135M (see smollm2.py) on sentences of documentation: `sample:docstrings`, calibrated on training rows, perplexity
-on test rows. The linear layers of the blocks are changed; the embedding, which is the output layer as well, is not.
+SmolLM2-135M (see smollm2.py) on sentences of documentation: `sample:docstrings`, calibrated on training rows,
+perplexity on test rows. The linear layers of the blocks are changed; the embedding, which is the output layer as well,
+is not.
 
 - `int4`: round to nearest, AWQ and GPTQ, symmetric, in groups of columns. The model is 576 wide, which 128 does not
   divide, so groups of 64 and 192 are reported. In groups of 128 only the layers that are 1536 wide could be rounded

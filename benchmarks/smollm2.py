@@ -46,7 +46,11 @@ def convert(gguf: Path, folder: Path) -> Path:
     read = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     # a module that was read from GGUF refuses to be saved, though its weights are plain by now
     config = type(read.config)(
-        **{name: value for name, value in read.config.to_dict().items() if name != "quantization_config"}
+        **{
+            name: value
+            for name, value in read.config.to_dict().items()
+            if name != "quantization_config"
+        }
     )
     module = type(read)(config)
     module.load_state_dict(read.state_dict())

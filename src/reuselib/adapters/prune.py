@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights
+from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights, as_json
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep
 from reuselib.network.cutting import Cut
@@ -53,15 +53,16 @@ class Prune(Adapter):
     with the options for transformers: `heads`, `ffn`, `hidden` and `blocks`."""
     blocks: tuple[int, ...] = ()
     """Blocks to leave out, counted as in `block[i]`: 0 is the first, -1 the last."""
-    scope: Literal["uniform", "global"] = "uniform"
+    scope: Literal["uniform", "global", "sensitivity"] = "uniform"
     """uniform: every block loses the same share. global: heads, or units, or channels of all blocks are ranked
-    together; the child then opens through reuselib only."""
+    together. sensitivity: of heads and units, blocks lose least whose loss moves the outputs most, as measured on
+    `calibration` rows. But for uniform, the child opens through reuselib only."""
     importance: Literal["magnitude", "taylor", "activation", "random"] = "magnitude"
     """What matters: weights of large norm, |activation x gradient| of the loss, large activations, or chance."""
     round_to: int | None = None
     """Leave FFN units and channels in multiples of so many."""
     calibration: Calibration = Calibration()
-    """Rows for `taylor` and `activation`."""
+    """Rows for `taylor`, `activation` and `sensitivity`."""
 
     def __post_init__(self) -> None:
         given = [name for name in SHARES if getattr(self, name) is not None]
@@ -91,7 +92,10 @@ class Prune(Adapter):
             raise ValueError(f"scope has no effect without {' or '.join(MANY_PLACES)}")
         if self.importance != "magnitude" and not given:
             raise ValueError("importance has no effect: `blocks` names what goes")
-        if self.calibration != Calibration() and self.importance not in NEED_ROWS:
+        if self.scope == "sensitivity" and self.channels is not None:
+            raise ValueError("scope=sensitivity is for heads and ffn, not for channels")
+        looks = self.importance in NEED_ROWS or self.scope == "sensitivity"
+        if self.calibration != Calibration() and not looks:
             raise ValueError(
                 f"calibration has no effect with importance={self.importance}, which looks at no rows"
             )
@@ -104,40 +108,41 @@ class Prune(Adapter):
         """Choose, cut, and correct the configuration if it can say what came out."""
         before = _num_parameters(module)
         leave_out = self._parts if self.channels is None else self._channels
-        structure, stock = leave_out(module, run)
+        adapted = leave_out(module, run)
         removed = 1 - _num_parameters(module) / before
-        return Adapted(module, structure, stock, metrics={"share_removed": removed})
+        return replace(adapted, metrics={"share_removed": removed})
 
-    def _channels(self, module: nn.Module, run: Run) -> tuple[Json, bool]:
-        """Of a convolutional network: what was left out, and whether the configuration says so."""
+    def _channels(self, module: nn.Module, run: Run) -> Adapted:
+        """Of a convolutional network."""
         from reuselib.pruning.channels import Channels, prune_channels
 
         self._refuse_new_loss(run)
         how = Channels(
             ratio=self.channels or 0.0,
-            scope=self.scope,
+            scope="global" if self.scope == "global" else "uniform",
             importance=self.importance,
             round_to=self.round_to,
             calibration=self.calibration,
         )
         pruned = prune_channels(module, run, how)
-        return pruned.structure, pruned.stock
+        return Adapted(module, pruned.structure, pruned.stock)
 
-    def _parts(self, module: nn.Module, run: Run) -> tuple[Json, bool]:
-        """Of a transformer: what was left out, and whether the configuration says so."""
+    def _parts(self, module: nn.Module, run: Run) -> Adapted:
+        """Of a transformer."""
         from reuselib.network import axes, cutting, stating
         from reuselib.network.families import family
 
         found = family(module)
         stay = self._blocks_that_stay(found)
-        keep = self._keep(module, run, found, [found.blocks[index] for index in stay])
+        keep, measured = self._keep(module, run, found, [found.blocks[index] for index in stay])
         plan = axes.plan(module, keep)
         structure: Json = {
             "cut": plan.to_json(),
             "new": sorted(run.fresh),
             "tied": [list[Json](group) for group in cutting.tied_names(module)],
         }
-        return structure, stating.resize(module, plan)
+        stock = stating.resize(module, plan)
+        return Adapted(module, structure, stock, byproducts=measured)
 
     def rebuild(self, module: nn.Module, structure: Json) -> nn.Module:
         """The same cut of a network with any weights."""
@@ -176,26 +181,32 @@ class Prune(Adapter):
             )
         return [index for index in range(num_blocks) if index not in gone]
 
-    def _keep(self, module: nn.Module, run: Run, found: Family, blocks: Sequence[Block]) -> Keep:
+    def _keep(
+        self, module: nn.Module, run: Run, found: Family, blocks: Sequence[Block]
+    ) -> tuple[Keep, Mapping[str, Json]]:
+        """What stays, and what was found out on the way."""
         from reuselib.network.axes import Keep
         from reuselib.pruning import budget
 
         shares = [name for name in SHARES if getattr(self, name) is not None]
         scores = self._scores(module, run) if shares else {}
+        of_heads = budget.head_pools(found, blocks, scores) if shares else []
+        of_units = budget.unit_pools(blocks, scores) if shares else []
+        profile, measured = self._profile(module, run, of_heads, of_units)
         heads: Mapping[str, Sequence[int]] = {}
         units: Mapping[str, Sequence[int]] = {}
         hidden: Sequence[int] | None = None
         if self.heads is not None:
-            pools = budget.head_pools(found, blocks, scores)
-            heads = budget.chosen(pools, self._lost(pools, self.heads))
+            heads = budget.chosen(of_heads, self._lost(of_heads, self.heads, profile))
         if self.ffn is not None:
-            pools = budget.unit_pools(blocks, scores)
-            units = budget.chosen(pools, self._lost(pools, self.ffn, self.round_to))
+            lost = self._lost(of_units, self.ffn, profile, self.round_to)
+            units = budget.chosen(of_units, lost)
         if self.hidden is not None:
             pool = budget.hidden_pool(scores)
             hidden = pool.keep(budget.uniform([pool], self.hidden, self.round_to)[pool.name])
         kept = [index for index, block in enumerate(found.blocks) if block in blocks]
-        return Keep(heads=heads, units=units, hidden=hidden, blocks=kept if self.blocks else None)
+        keep = Keep(heads=heads, units=units, hidden=hidden, blocks=kept if self.blocks else None)
+        return keep, measured
 
     def _scores(self, module: nn.Module, run: Run) -> Scores:
         from reuselib.pruning import importance
@@ -209,21 +220,49 @@ class Prune(Adapter):
         batches = run.batches(rows.num_rows, batch_size=rows.batch_size)
         return importance.by_rows(module, batches, run.task, self.importance)
 
+    def _profile(
+        self, module: nn.Module, run: Run, of_heads: Sequence[Pool], of_units: Sequence[Pool]
+    ) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
+        """What losing units of each pool costs, if that is asked for; and what of it was measured just now.
+
+        What is measured is measured of heads and units both, so that a later step can use it for the other.
+        """
+        if self.scope != "sensitivity":
+            return {}, {}
+        from reuselib.pruning import sensitivity
+
+        _refuse_new_head(run, "scope=sensitivity", "the output")
+        rows = self.calibration
+        setting: dict[str, Json] = {
+            "task": as_json(run.task.describe()),
+            "num_rows": rows.num_rows,
+            "importance": self.importance,
+        }
+        asked = [*(of_heads if self.heads else ()), *(of_units if self.ffn else ())]
+        known = sensitivity.recalled(run, setting, asked)
+        if known is not None:
+            return known, {}
+        batches = run.batches(rows.num_rows, batch_size=rows.batch_size)
+        measured = sensitivity.profile(module, run.task, batches, [*of_heads, *of_units])
+        found = {**setting, **measured}
+        return found, {sensitivity.NAME: found}
+
     def _refuse_new_loss(self, run: Run) -> None:
-        if self.importance == "taylor" and run.fresh:
-            raise IncompatibleStep(
-                f"importance=taylor follows the loss, but {min(run.fresh)} is newly initialised, so the loss says "
-                "nothing yet",
-                expected="a model that was trained for the task",
-                fix="put a `finetune` step before it, or choose another importance",
-            )
+        if self.importance == "taylor":
+            _refuse_new_head(run, "importance=taylor", "the loss")
 
     def _lost(
-        self, pools: Sequence[Pool], share: float, round_to: int | None = None
+        self,
+        pools: Sequence[Pool],
+        share: float,
+        profile: Mapping[str, Json],
+        round_to: int | None = None,
     ) -> Mapping[str, int]:
         """How many units each part loses."""
-        from reuselib.pruning import budget
+        from reuselib.pruning import budget, sensitivity
 
+        if self.scope == "sensitivity":
+            return sensitivity.shared_out(pools, share, profile, round_to)
         if self.scope == "global":
             return budget.ranked(pools, share, round_to, weighed=self.importance != "taylor")
         return budget.uniform(pools, share, round_to)
@@ -260,6 +299,15 @@ class Prune(Adapter):
                 gone_blocks == len(self.blocks),
                 f"{gone_blocks}",
             )
+
+
+def _refuse_new_head(run: Run, option: str, what: str) -> None:
+    if run.fresh:
+        raise IncompatibleStep(
+            f"{option} follows {what}, but {min(run.fresh)} is newly initialised, so {what} says nothing yet",
+            expected="a model that was trained for the task",
+            fix=f"put a `finetune` step before it, or choose another {option.partition('=')[0]}",
+        )
 
 
 def _num_parameters(module: nn.Module) -> int:
