@@ -149,3 +149,29 @@ def test_looking_does_not_move_the_generator():
     is_described(module, module.config)
 
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_llama_says_only_heads_that_divide_its_hidden_width(tmp_path):
+    def without(*gone):
+        module = zoo.network("llama", num_attention_heads=8, num_key_value_heads=8)
+        stay = [head for head in range(8) if head not in gone]
+        names = [block.attention.name for block in family(module).blocks]
+        return resize(module, plan(module, Keep(heads=dict.fromkeys(names, stay))))
+
+    assert without(0, 3, 5, 6)
+    assert not without(0, 3)
+
+
+def test_long_rope_goes_with_the_width_that_the_configuration_gives_a_head():
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 4,
+        "long_factor": [2.0] * 4,
+        "original_max_position_embeddings": 32,
+    }
+    module = zoo.network("phi3", rope_parameters=rope, original_max_position_embeddings=32)
+    assert is_described(module, module.config)
+
+    assert not resize(module, plan(module, keep(module, "heads")))
+    assert zoo.outputs(module, "phi3").isfinite().all()
