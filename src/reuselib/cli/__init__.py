@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What libraries plan to change is for those who call them, not for who runs a recipe.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+        # torchao, which peft loads where it is installed, tells of GPU libraries that its CPU package lacks
+        for name in ("torchao", "torch.utils._pytree"):
+            logging.getLogger(name).setLevel(logging.ERROR)
     try:
         code = _invoke(given)
     except ReuseError as error:
