@@ -9,8 +9,10 @@ import torch
 from chains import run
 from reuselib.adapter import ModelRef
 from reuselib.adapters.distill import Distill
+from reuselib.adapters.finetune import FineTune
 from reuselib.adapters.prune import Prune
 from reuselib.adapters.sparsify import Sparsify
+from reuselib.data import Splits
 from reuselib.derivation.teacher import Teacher
 from reuselib.errors import IncompatibleStep, IntegrityError
 from reuselib.evidence.prove import prove
@@ -20,7 +22,16 @@ from reuselib.measure.claims import same_bits
 from reuselib.model import Model
 from reuselib.model.opening import open_network
 from reuselib.tasks.causal_lm import CausalLM
-from reuselib.testing.tiny import tiny_bert, tiny_llama
+from reuselib.tasks.image_classification import ImageClassification
+from reuselib.tasks.module import ModuleTask
+from reuselib.testing.tiny import (
+    tiny_bert,
+    tiny_cnn,
+    tiny_images,
+    tiny_llama,
+    tiny_resnet,
+    tiny_vit,
+)
 from reuselib.training.lessons import Losses
 from reuselib.training.plan import EarlyStopping, FitPlan
 
@@ -126,6 +137,13 @@ class TestHealing:
         assert states(module).keys() == before.keys()
         still = {n for n, v in module.named_parameters() if v.equal(before[n])}
         assert all("embeddings" in name for name in still)
+
+    def test_a_model_has_nothing_to_learn_from_itself(self, start, learned):
+        module, session = start(learned)
+
+        with pytest.raises(IncompatibleStep, match="nothing to learn") as caught:
+            Distill(fit=SHORT).adapt(module, taught_by(session, learned))
+        assert "losses.task" in caught.value.fix
 
     def test_early_stopping_teaches_the_rows_that_are_left(self, start, learned, bert):
         module, session = start(bert)
@@ -330,7 +348,7 @@ class TestChain:
         execution = run(steps, learned, tmp_path / "store", data=rows)
 
         kinds = [
-            [*entry["adapter"]][0]
+            next(iter(entry["adapter"]))
             for entry in execution.children[-1].manifest.definition.internal.rebuild
         ]
         assert kinds == ["prune", "distill"]
@@ -348,6 +366,44 @@ class TestChain:
         assert all(healed[name][sparse[name] == 0].eq(0).all() for name in zeroed)
         assert any(not healed[name].equal(sparse[name]) for name in zeroed)
         assert execution.children[-1].manifest.definition.internal.form == "sparse"
+
+
+class TestImages:
+    """Of transformers and of networks from Python."""
+
+    @pytest.mark.parametrize(
+        ("make", "losses"),
+        [
+            (tiny_vit, Losses(task=0.5, hidden=1.0, relations=1.0)),
+            (tiny_resnet, Losses(task=0.5, hidden=1.0)),
+        ],
+    )
+    def test_patches_and_maps_teach(self, make, losses, tmp_path):
+        steps = [FineTune(fit=SHORT), Distill(losses=losses, fit=SHORT)]
+        rows = Splits.of(tiny_images(32, size=16), tiny_images(8, size=16, seed=1))
+        task = ImageClassification(size=16)
+
+        execution = run(steps, make(tmp_path / "base"), tmp_path / "store", data=rows, task=task)
+
+        model = Model.load(execution.children[-1].folder, store=tmp_path / "store")
+        assert same_bits(model.logits(rows.test), execution.model().logits(rows.test))
+
+    def test_a_network_from_python_teaches_itself(self, tmp_path):
+        rows = [
+            {"x": row["image"][None].astype("float32"), "y": int(row["label"] == "right")}
+            for row in tiny_images(40)
+        ]
+        task = ModuleTask(network=tiny_cnn, criterion=torch.nn.functional.cross_entropy)
+        distill = Distill(losses=Losses(task=0.5, hidden=1.0), fit=SHORT)
+
+        execution = run(
+            distill, tiny_cnn(), tmp_path / "store", data=Splits.of(rows[:32], rows[32:]), task=task
+        )
+
+        # running means move without a gradient
+        structure = execution.children[-1].manifest.definition.internal.structure
+        assert "1.running_mean" in structure["statistics"]
+        assert all(f.holds for f in prove(execution.children[-1].folder, Store(tmp_path / "store")))
 
 
 @pytest.mark.parametrize(

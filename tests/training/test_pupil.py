@@ -204,15 +204,15 @@ def test_called_like_the_network_it_is_the_network(bert):
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_lose(bert):
-    taught = bert.taught()
     room = object.__new__(Class)
     room.__dict__.update(bert.__dict__)
     room.student, room.teachers = bert.teachers[0], bert.teachers[:1]
 
-    assert room.loss(Losses(hidden=1.0, relations=1.0), [0, 1, 2]).item() == pytest.approx(
-        0, abs=1e-5
-    )
-    assert taught.widths
+    inner = Losses(logits=0.0, hidden=1.0, relations=1.0)
+    lesson = Lesson(logits=False, hidden_states=(-1,), relations=(-1,))
+    assert room.loss(inner, [0, 1, 2], lesson).item() == pytest.approx(0, abs=1e-5)
+    with pytest.raises(IncompatibleStep, match="nothing to learn"):
+        room.loss(Losses(), [0, 1, 2])
 
 
 def test_blocks_that_see_other_positions_are_refused(bert):

@@ -30,6 +30,9 @@ MAX_RELATION_HEADS = 16
 """Pieces into which queries, keys and values are cut to be related. More are better (Wang et al., 2021), but each
 takes a square of the row's length."""
 
+SAME = 1e-6
+"""Difference of outputs, absolute and relative, that rounding may make between batches of other rows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
@@ -65,6 +68,7 @@ class Pupil(nn.Module):
         self.course = course
         self.sights = _sights(network, course)
         self.seen: dict[str, Tensor] = {}
+        self.has_begun = False
         self.projections = nn.ModuleDict()
         if course.losses.hidden:
             self._project(example, widths)
@@ -85,6 +89,9 @@ class Pupil(nn.Module):
         own = {name: value for name, value in batch.items() if not name.startswith(PREFIX)}
         teachers = _by_teacher(batch)
         task, losses = self.course.task, self.course.losses
+        if not self.has_begun and not losses.task:
+            self._refuse_known(own, teachers)
+        self.has_begun = True
         logits = task.forward(self.network, own)
         # Whatever the weights, every parameter has a gradient: processes wait for each.
         total = 0.0 * logits.float().sum()
@@ -93,6 +100,25 @@ class Pupil(nn.Module):
         for number, told in enumerate(teachers):
             total = total + self._distance(number, told, logits, own) / len(teachers)
         return total
+
+    @torch.no_grad()
+    def _refuse_known(self, batch: Batch, teachers: Sequence[dict[str, Tensor]]) -> None:
+        """A student that is its teacher would only follow errors of rounding, and not be the same model afterwards."""
+        modes = [(part, part.training) for part in self.network.modules()]
+        logits = self.course.task.forward(self.network.eval(), batch)
+        for part, mode in modes:
+            part.training = mode
+        outputs = self.course.task.predictions(logits, batch)
+        for told in teachers:
+            theirs = told.get("logits")
+            own = None if theirs is None else outputs[..., : theirs.shape[-1]].float()
+            if own is None or own.shape != theirs.shape or not own.allclose(theirs, SAME, SAME):
+                return
+        raise IncompatibleStep(
+            "the student says already what its teacher says, so there is nothing to learn",
+            expected="a student that lost something, or another teacher",
+            fix="put `prune` or `sparsify` before it, choose `blocks`, or give `losses.task` a weight above 0",
+        )
 
     def _distance(
         self, number: int, told: dict[str, Tensor], logits: Tensor, batch: Batch
