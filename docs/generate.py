@@ -32,7 +32,17 @@ SOURCE = ROOT / "src" / "reuselib"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 MARKED = re.compile(r"(<!-- generated: ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-VALUES = ("Recipe", "ModelRef", "Data", "Gate", "FitPlan", "Optimizer", "Schedule", "EarlyStopping")
+VALUES = (
+    "Recipe",
+    "ModelRef",
+    "Data",
+    "Gate",
+    "FitPlan",
+    "Optimizer",
+    "Schedule",
+    "EarlyStopping",
+    "Losses",
+)
 """Public dataclasses that a recipe is made of, each with a section in `reference/recipe.md`."""
 ROOMS = {
     "adapters": "The changes: one file, one family",

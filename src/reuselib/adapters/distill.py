@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LAST = ((-1, -1),)
 """The pairs of an empty `layer_map`."""
-TEMPERATURE = 2.0
+TEMPERATURE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Distill(Adapter):
     blocks: tuple[int, ...] | None = None
     """Start from these blocks of the model before this step, such as `[0, 2, 4]`; null: all."""
     temperature: float = TEMPERATURE
-    """Both sides' logits are divided by it, so that what the teacher holds unlikely counts for more."""
+    """Both sides' logits are divided by it: above 1, what the teacher holds unlikely counts for more."""
     losses: Losses = Losses()
     """What the student is trained on, and how much each part counts."""
     layer_map: tuple[tuple[int, int], ...] = ()
