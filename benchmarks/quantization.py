@@ -72,7 +72,9 @@ def tiny_network(scratch: Path) -> nn.Module:
 
 def ours(module: nn.Module, batch: Mapping[str, Tensor], activations: str) -> Forward:
     adapter = Quantize(activations=activations)  # type: ignore[arg-type]
-    child = adapter.adapt(copy.deepcopy(module), SimpleNamespace(task=TextClassification()))  # type: ignore[arg-type]
+    child = adapter.adapt(
+        copy.deepcopy(module), SimpleNamespace(task=TextClassification(), fresh=frozenset())
+    )  # type: ignore[arg-type]
     return lambda: child.module(**batch).logits
 
 

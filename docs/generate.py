@@ -16,7 +16,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +224,8 @@ def _takes(hint: Any, page: Path) -> str:
         return f"list of {len(arguments)}: {', '.join(_takes(each, page) for each in arguments)}"
     if origin is tuple:
         return f"list of {_takes(arguments[0], page)}"
+    if origin is Mapping:
+        return f"mapping of {_takes(arguments[0], page)} to {_takes(arguments[1], page)}"
     if dataclasses.is_dataclass(hint):
         target = os.path.relpath(ROOT / "docs" / "reference" / "recipe.md", page.parent)
         place = "" if page.name == "recipe.md" else target

@@ -40,7 +40,9 @@ def opened(folder, auto):
 
 def adapted(adapter, module, task=None):
     """For adapters that neither train nor look at data: nothing of a run is needed but the task."""
-    return adapter.adapt(module, SimpleNamespace(task=task or TextClassification()))
+    return adapter.adapt(
+        module, SimpleNamespace(task=task or TextClassification(), fresh=frozenset())
+    )
 
 
 def logits(module, ids=IDS):
@@ -94,6 +96,12 @@ class TestChoice:
         assert "bert.encoder.layer.2.output.dense" not in layers
         assert layers["classifier"] == "int8"
         assert "bert.pooler.dense" not in layers
+
+    def test_a_layer_with_random_weights_is_refused(self, start, bare_bert):
+        module, session = start(bare_bert)
+
+        with pytest.raises(IncompatibleStep, match="classifier is newly initialised"):
+            Quantize(schemes={"classifier": "int8"}).adapt(module, session)
 
     @pytest.mark.parametrize(
         ("options", "words"),

@@ -108,12 +108,14 @@ class Quantize(Adapter):
             from reuselib.quantization.halving import halve
 
             halve(module, HALF[self.scheme])
-            return Adapted(module, stock=True, dtype=HALF[self.scheme])
+            return Adapted(module, {"new": sorted(run.fresh)}, stock=True, dtype=HALF[self.scheme])
         from reuselib.quantization.interchange import declare
         from reuselib.quantization.replacing import is_transposed, token_tables
 
         named = self._chosen(module, run.task.head(module))
+        _refuse_new(named, run.fresh)
         structure: dict[str, Any] = {
+            "new": sorted(run.fresh),
             "layers": named,
             "tables": token_tables(module) if self.embeddings else [],
             "transposed": [name for name in named if is_transposed(module.get_submodule(name))],
@@ -201,7 +203,7 @@ class Quantize(Adapter):
         from reuselib.quantization.proof import Case, prove_half
 
         if self.scheme in HALF:
-            yield from prove_half(parents[0], child, HALF[self.scheme])
+            yield from prove_half(parents[0], child, HALF[self.scheme], structure["new"])
             return
         factored = [Factored.of(each) for each in structure.get("factored", ())]
         case = Case(
@@ -210,6 +212,7 @@ class Quantize(Adapter):
             layers={name: self._scheme(kind) for name, kind in structure["layers"].items()},
             tables=structure["tables"],
             transposed=frozenset(structure["transposed"]),
+            new=frozenset(structure["new"]),
             prepared=Prepared(parents[0], factored),
         )
         for first in (case.complete, case.shaped, case.on_grid):
@@ -226,6 +229,16 @@ class Quantize(Adapter):
             yield case.within(structure["changes"])
             yield case.replayed(layers=False)
         yield case.others_equal()
+
+
+def _refuse_new(named: Iterable[str], fresh: frozenset[str]) -> None:
+    new = next((name for name in named if f"{name}.weight" in fresh), "")
+    if new:
+        raise IncompatibleStep(
+            f"{new} is newly initialised (the base does not hold it), so rounding it would keep random values",
+            expected="layers that have been trained",
+            fix="put `finetune` before, or leave it out of `schemes`",
+        )
 
 
 def _round_layers(module: nn.Module, schemes: Mapping[str, Scheme]) -> None:

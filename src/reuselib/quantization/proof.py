@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -34,6 +34,8 @@ class Case:
     """Places that share an embedding, for each that was quantized."""
     transposed: frozenset[str] = frozenset()
     """Layers whose weight was [in, out]."""
+    new: frozenset[str] = frozenset()
+    """Tensors of the child that the parent's checkpoint does not hold, such as those of a new head."""
     prepared: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors of the parent as they were changed before rounding, where the method does that."""
 
@@ -50,8 +52,8 @@ class Case:
 
     @property
     def rest(self) -> list[str]:
-        """Tensors of the child that belong to no quantized layer."""
-        return [name for name in self.child if name not in self.required]
+        """Tensors of the child that belong to no quantized layer and are not new."""
+        return [name for name in self.child if name not in self.required | self.new]
 
     def weight(self, name: str) -> Tensor:
         """The parent's weight of a layer as it went into rounding: [out, in]."""
@@ -65,7 +67,7 @@ class Case:
         """Every tensor of the parent has its successor."""
         replaced = {f"{name}.weight" for name in self.layers}
         replaced |= {f"{place}.weight" for places in self.tables for place in places}
-        wanted = self.required | {name for name in self.parent if name not in replaced}
+        wanted = self.required | self.new | {name for name in self.parent if name not in replaced}
         lost = sorted(name for name in wanted if name not in self.child)
         more = f"{len(lost)} missing" if lost[1:] else ""
         claim = "every quantized layer and every other tensor of the parent is there"
@@ -211,17 +213,21 @@ def _parts(scheme: Scheme) -> tuple[str, ...]:
     return PACKED if scheme.packed else PLAIN
 
 
-def prove_half(parent: Weights, child: Weights, dtype: str) -> Iterator[Finding]:
-    """Every floating-point tensor is the parent's, cast."""
+def prove_half(
+    parent: Weights, child: Weights, dtype: str, new: Collection[str]
+) -> Iterator[Finding]:
+    """Every floating-point tensor is the parent's, cast; but for those in `new`, which the parent does not hold."""
     import torch
 
     narrow = getattr(torch, dtype)
-    whole = same_shapes(parent, child)
+    whole = same_shapes(parent, child, new)
     yield whole
     if not whole.holds:
         return
     claim = f"every tensor is the parent's, cast to {dtype}"
     for name in child:
+        if name in new:
+            continue
         wanted = parent[name]
         wanted = wanted.to(narrow) if wanted.is_floating_point() else wanted
         if not same_bits(child[name], wanted):
