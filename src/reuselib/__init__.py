@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from reuselib.adapters.sparsify import Sparsify as Sparsify
     from reuselib.data import Data as Data
     from reuselib.data import Splits as Splits
+    from reuselib.derivation.comparing import compare_models as compare_models
     from reuselib.derivation.derive import Runtime as Runtime
     from reuselib.derivation.derive import derive as derive
     from reuselib.errors import ReuseError as ReuseError
@@ -78,6 +79,7 @@ _EXPORTS = {
     "Splits": "data",
     "Task": "task",
     "TextClassification": "tasks.text_classification",
+    "compare_models": "derivation.comparing",
     "derive": "derivation.derive",
     "prove": "evidence.prove",
     "verify": "lineage.verify",

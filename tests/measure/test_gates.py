@@ -48,6 +48,16 @@ def test_a_perplexity_that_grows_has_dropped():
     assert (found.passed, found.measured) == (False, 2)
 
 
+@pytest.mark.parametrize(("quality", "passed"), [({"ece": 0.1}, False), ({}, True)])
+def test_a_worst_slice_is_a_share_or_a_loss(quality, passed):
+    """A share of right answers that falls has dropped; a loss that falls has not."""
+    gate = Gate(figure="worst_slice", max_drop=0.1)
+
+    found = verdict(gate, child={"worst_slice": 0.5, **quality}, origin={"worst_slice": 0.8})
+
+    assert found.passed == passed
+
+
 def test_every_bound_of_a_gate_is_judged():
     gate = Gate(figure="accuracy", min=0.8, max_drop=0.01)
 

@@ -171,7 +171,7 @@ def _step(
         )
     manifest = Manifest.read(folder)
     plan.store.remember_root(manifest.digests.dir_hash, folder)
-    gauge.keep(as_parent(folder, manifest), side, adapter, parent)
+    gauge.keep(as_parent(folder, manifest), side)
     return Child(adapter, folder, manifest, reused=False), outcome.opened
 
 

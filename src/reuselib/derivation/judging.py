@@ -75,7 +75,7 @@ def _fix(failed: Sequence[Verdict], figures: Figures, folder: Path) -> str:
     if any(each.measured is None for each in failed):
         why = (
             figures.origin.get("missing")
-            or "there are no test rows, or the task has no such figure"
+            or "there are no test rows, or this task has no such figure"
         )
         return f"{why}; change the gate or the recipe; {kept}"
     return f"change the recipe, or the gate; {kept}"

@@ -91,11 +91,11 @@ class Gauge:
         told = self._beside(found, origin, child, alternated=self._compressed(adapter, parent))
         return child, self._figures(before, child, outcome, told)
 
-    def keep(self, child: Pinned, side: Side, adapter: Adapter, parent: Pinned) -> None:
-        """Remember a finished child, and of the earlier models those that later ones may be compared with."""
-        wanted = {identity(self.plan.base.manifest)}
-        if not self._compressed(adapter, parent):
-            self.sides = {key: kept for key, kept in self.sides.items() if key in wanted}
+    def keep(self, child: Pinned, side: Side) -> None:
+        """Remember a finished child, and of the earlier models those that later ones are compared with."""
+        origin, _ = origin_of(child.manifest, child.history)
+        wanted = {identity(self.plan.base.manifest), identity(origin)}
+        self.sides = {key: kept for key, kept in self.sides.items() if key in wanted}
         self.sides[identity(child.manifest)] = side
 
     def _side(self, module: nn.Module, folder: Path) -> Side:

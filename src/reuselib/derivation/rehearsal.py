@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -14,6 +13,7 @@ from reuselib.derivation.origin import COMPRESSING
 from reuselib.derivation.recall import recall
 from reuselib.derivation.step import own_structure
 from reuselib.derivation.teacher import Teacher
+from reuselib.measure.memory import peak_so_far
 from reuselib.progress import Progress, Report
 from reuselib.training import checks
 from reuselib.training.plan import FitPlan
@@ -128,7 +128,7 @@ def _try(
         num_trainable=sum(each.numel() for each in learning) if plans else 0,
         num_steps=num_steps,
         seconds=estimate(clock.times, num_steps, spent),
-        peak_bytes=peak_bytes(),
+        peak_bytes=peak_so_far() or 0,
         stock=adapted.stock,
     )
 
@@ -142,20 +142,6 @@ def _shortened(plan: FitPlan) -> FitPlan:
     """Neither early stopping, which would measure, nor more steps than are needed to time one."""
     most = NUM_STEPS if plan.max_steps is None else min(NUM_STEPS, plan.max_steps)
     return replace(plan, max_steps=most, early_stopping=None)
-
-
-def peak_bytes() -> int:
-    """The most memory that this process held; on a GPU, what torch took there."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere else
 
 
 @dataclass

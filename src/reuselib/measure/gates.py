@@ -156,13 +156,12 @@ def _measure(
         return UNSTABLE
     if bound == "max_ratio":
         return value / base if base else math.inf
-    return value - base if _less_is_better(figure, task) else base - value
+    return value - base if _less_is_better(figure, child, task) else base - value
 
 
-def _less_is_better(figure: str, task: Task) -> bool:
-    if figure in ("worst_slice", "worst_class"):
-        # they are shares of right answers, or losses where a task has none
-        return figure == "worst_slice" and task.metric in ("loss", "perplexity", "pearson", "mse")
+def _less_is_better(figure: str, child: Mapping[str, Figure], task: Task) -> bool:
+    if figure == "worst_slice":
+        return "ece" not in child  # without right answers it is a loss
     return figure in LESS_IS_BETTER or (figure == task.metric and not task.greater_is_better)
 
 

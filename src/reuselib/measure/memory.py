@@ -31,15 +31,14 @@ def peak_memory() -> Iterator[Peak]:
     import torch
 
     found = Peak()
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
+    if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     else:
         _forget()
     try:
         yield found
     finally:
-        found.num_bytes = torch.cuda.max_memory_allocated() if on_gpu else _resident_peak()
+        found.num_bytes = peak_so_far()
 
 
 def _forget() -> None:
@@ -49,7 +48,12 @@ def _forget() -> None:
         return  # not Linux, or not allowed
 
 
-def _resident_peak() -> int | None:
+def peak_so_far() -> int | None:
+    """The most memory that this process held until now, or since `peak_memory` began; on a GPU, what torch took."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     try:
         told = re.search(r"^VmHWM:\s*(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
     except OSError:
