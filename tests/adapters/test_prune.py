@@ -18,7 +18,16 @@ from reuselib.network.families import family
 from reuselib.tasks.causal_lm import CausalLM
 from reuselib.tasks.image_classification import ImageClassification
 from reuselib.tasks.text_classification import TextClassification
-from reuselib.testing.tiny import tiny_bert, tiny_gpt2, tiny_llama, tiny_resnet, tiny_rows
+from reuselib.testing import check_adapter
+from reuselib.testing.tiny import (
+    tiny_bert,
+    tiny_gpt2,
+    tiny_images,
+    tiny_llama,
+    tiny_resnet,
+    tiny_rows,
+    tiny_vit,
+)
 from reuselib.training.plan import FitPlan
 
 SHORT = FitPlan(epochs=1, batch_size=16, learning_rate=1e-3)
@@ -185,8 +194,9 @@ class TestRefusals:
     def test_a_structure_that_was_tampered_with(self, start, bert):
         module, _ = start(bert)
 
-        with pytest.raises(IntegrityError, match="no cut"):
-            Prune(ffn=0.5).rebuild(module, {"cut": {"axes": 3}, "new": [], "tied": []})
+        for structure in (None, {"cut": {"axes": 3}, "stacks": [], "new": [], "tied": []}):
+            with pytest.raises(IntegrityError, match=r"no cut|no record"):
+                Prune(ffn=0.5).rebuild(module, structure)
 
 
 @pytest.fixture(scope="module")
@@ -282,6 +292,30 @@ class TestChildren:
         assert child.module.classifier.weight.shape == (2, 24)
         pruned = Store(tmp_path / "store").locate(child.manifest.parents[0].digests.dir_hash)
         assert all(finding.holds for finding in prove(pruned, Store(tmp_path / "store")))
+
+
+def test_a_vision_transformer(tmp_path):
+    from transformers import AutoModelForImageClassification
+
+    child = derive(
+        tiny_vit(tmp_path / "vit"),
+        Prune(heads=0.5, hidden=0.25, ffn=0.5, importance="taylor", calibration=ROWS),
+        task=ImageClassification(),
+        data=Splits.of(tiny_images(32)),
+        runtime=Runtime(store=tmp_path / "store"),
+    )
+
+    plain = AutoModelForImageClassification.from_pretrained(child.folder)
+    assert sizes(plain) == (2, 32, 24, 2)
+    assert all(finding.holds for finding in prove(child.folder, Store(tmp_path / "store")))
+
+
+def test_a_stock_child_keeps_the_laws_as_well(tmp_path):
+    """That of tests/testing/test_laws.py is rebuilt."""
+    check_adapter(
+        Prune(ffn=0.5, importance="taylor", calibration=ROWS),
+        laws=("untouched", "inert", "same", "rebuild", "circle", "proof"),
+    )
 
 
 class TestProof:

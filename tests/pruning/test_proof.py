@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
+from reuselib.errors import IntegrityError
 from reuselib.network.cutting import Axis, Cut
-from reuselib.pruning.proof import cut_out
+from reuselib.pruning.proof import Record, as_asked, cut_out
 
 PLAN = Cut(
     axes={"u": Axis(4, (0, 2))},
@@ -39,7 +42,7 @@ def honest():
 def failing(child, old=None, **more):
     return [
         (finding.tensor, finding.detail)
-        for finding in cut_out(old or parent(), child, PLAN, **more)
+        for finding in cut_out(old or parent(), child, Record(cut=PLAN, **more))
         if finding.holds is not True
     ]
 
@@ -112,3 +115,65 @@ def test_a_tied_tensor_is_stored_under_one_of_its_names():
 def test_a_stored_alias_must_hold_the_same_values():
     child = {**honest(), "out": parent()["embed"] + 1}
     assert [tensor for tensor, _ in failing(child, tied=[["embed", "out"]])] == ["out"]
+
+
+class TestWhatWasAsked:
+    record = Record(
+        cut=Cut({"b:units": Axis(4, (0, 2))}, {}, {"dec": Axis(2, (1,))}),
+        stacks=[("enc", 3), ("dec", 2)],
+    )
+
+    def failing(self, record=None, blocks=(3,), **shares):
+        asked = {"heads": None, "ffn": 0.5, "hidden": None, **shares}
+        return [f.claim for f in as_asked(record or self.record, asked, blocks) if not f.holds]
+
+    def test_what_was_asked_passes(self):
+        assert self.failing() == []
+        assert self.failing(ffn=0.6, blocks=(-2,)) == []
+
+    @pytest.mark.parametrize("blocks", [(), (0,), (2,), (3, 4)])
+    def test_other_blocks_fail(self, blocks):
+        assert self.failing(blocks=blocks) == [
+            "the blocks that are left out are those that the configuration names"
+        ]
+
+    @pytest.mark.parametrize(
+        ("shares", "option"),
+        [({"ffn": 0.4}, "ffn"), ({"ffn": None}, "ffn"), ({"heads": 0.5}, "heads")],
+    )
+    def test_another_share_fails(self, shares, option):
+        (claim,) = self.failing(**shares)
+        assert claim.startswith(f"{option}: at most")
+
+    def test_blocks_of_a_list_that_is_not_counted_fail(self):
+        other = Record(cut=Cut(blocks={"more": Axis(2, (1,))}), stacks=[("enc", 3)])
+        assert self.failing(other, blocks=(), ffn=None)
+
+
+class TestRecord:
+    record = Record(cut=PLAN, stacks=[("h", 3)], new=["head"], tied=[["embed", "out"]])
+
+    def test_it_survives_json(self):
+        assert Record.of_json(json.loads(json.dumps(self.record.to_json()))) == self.record
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"cut": None},
+            {"stacks": [["h"]]},
+            {"stacks": [["h", True]]},
+            {"stacks": {"h": 3}},
+            {"new": "head"},
+            {"new": [3]},
+            {"tied": ["embed"]},
+            {"tied": [[None]]},
+        ],
+    )
+    def test_what_is_no_record_is_refused(self, change):
+        with pytest.raises(IntegrityError, match=r"no record of a cut|no cut of a network"):
+            Record.of_json({**self.record.to_json(), **change})
+
+    @pytest.mark.parametrize("value", [None, 3, [], {}, {"cut": PLAN.to_json()}])
+    def test_something_else_is_refused(self, value):
+        with pytest.raises(IntegrityError, match="are needed"):
+            Record.of_json(value)

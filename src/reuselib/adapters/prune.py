@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights, as_json
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep
-from reuselib.network.cutting import Cut
-from reuselib.pruning.proof import cut_out
+from reuselib.pruning.proof import ENDINGS, Record, as_asked, cut_out
 
 if TYPE_CHECKING:
     from torch import nn
@@ -136,13 +135,14 @@ class Prune(Adapter):
         stay = self._blocks_that_stay(found)
         keep, measured = self._keep(module, run, found, [found.blocks[index] for index in stay])
         plan = axes.plan(module, keep)
-        structure: Json = {
-            "cut": plan.to_json(),
-            "new": sorted(run.fresh),
-            "tied": [list[Json](group) for group in cutting.tied_names(module)],
-        }
+        record = Record(
+            cut=plan,
+            stacks=[(stack, len(found.of_stack(stack))) for stack in found.stacks],
+            new=sorted(run.fresh),
+            tied=cutting.tied_names(module),
+        )
         stock = stating.resize(module, plan)
-        return Adapted(module, structure, stock, byproducts=measured)
+        return Adapted(module, record.to_json(), stock, byproducts=measured)
 
     def rebuild(self, module: nn.Module, structure: Json) -> nn.Module:
         """The same cut of a network with any weights."""
@@ -151,7 +151,7 @@ class Prune(Adapter):
 
         if self.channels is not None:
             return replay_channels(module, structure)
-        cutting.cut(module, Cut.of_json(structure["cut"]))
+        cutting.cut(module, Record.of_json(structure).cut)
         return module
 
     def prove(
@@ -161,9 +161,10 @@ class Prune(Adapter):
         if self.channels is not None:
             yield from self._prove_channels(parents[0], child, structure)
             return
-        plan = Cut.of_json(structure["cut"])
-        yield from cut_out(parents[0], child, plan, new=structure["new"], tied=structure["tied"])
-        yield from self._shares(plan)
+        record = Record.of_json(structure)
+        yield from cut_out(parents[0], child, record)
+        shares = {option: getattr(self, option) for option in ENDINGS}
+        yield from as_asked(record, shares, self.blocks)
 
     # Choosing.
 
@@ -276,29 +277,6 @@ class Prune(Adapter):
 
         share = self.channels if self.scope == "uniform" else None
         return prove_channels(parent, child, structure, share=share)
-
-    def _shares(self, plan: Cut) -> Iterable[Finding]:
-        """That no more was left out than the configuration says, and something of everything that it names."""
-        for name, ending in (("heads", ":heads"), ("ffn", ":units"), ("hidden", "hidden")):
-            share = getattr(self, name)
-            found = [axis for key, axis in plan.axes.items() if key.endswith(ending)]
-            size = sum(axis.size for axis in found)
-            gone = size - sum(len(axis.keep) for axis in found)
-            allowed = int((share or 0) * size + 1e-9)
-            if share is not None or gone:
-                yield Finding(
-                    f"{name}: at most the claimed share of {share or 0:g} is left out",
-                    gone <= allowed and (gone > 0) == (share is not None),
-                    f"{gone} of {size}",
-                )
-        num_blocks = sum(axis.size for axis in plan.blocks.values())
-        gone_blocks = num_blocks - sum(len(axis.keep) for axis in plan.blocks.values())
-        if self.blocks or gone_blocks:
-            yield Finding(
-                "as many blocks are left out as the configuration names",
-                gone_blocks == len(self.blocks),
-                f"{gone_blocks}",
-            )
 
 
 def _refuse_new_head(run: Run, option: str, what: str) -> None:

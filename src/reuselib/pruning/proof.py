@@ -1,45 +1,126 @@
-"""What must hold between a parent's tensors and those of a child that was cut out of it."""
+"""What is recorded of a network that was cut, and what must then hold between its tensors and those of its parent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 from reuselib.adapter import Finding, Weights
 from reuselib.errors import IntegrityError
 from reuselib.measure.claims import same_bits
 from reuselib.network.cutting import Cut
+from reuselib.pruning.budget import SLACK
+
+if TYPE_CHECKING:
+    from reuselib.adapter import Json
+
+ENDINGS = {"heads": ":heads", "ffn": ":units", "hidden": "hidden"}
+"""By option: how the names of its axes in a cut end."""
 
 
-def cut_out(
-    parent: Weights,
-    child: Weights,
-    plan: Cut,
-    *,
-    new: Sequence[str] = (),
-    tied: Sequence[Sequence[str]] = (),
-) -> Iterable[Finding]:
-    """Every tensor of the child is what the cut leaves of the parent's, bit for bit, and nothing is lost or added.
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The structure of a child that was cut out of its parent; names are those before the cut."""
 
-    Args:
-        parent: its tensors.
-        child: its tensors.
-        plan: the recorded cut.
-        new: names, before the cut, that the parent does not hold, such as those of a new head.
-        tied: groups of names, before the cut, under which one tensor may be stored.
-    """
-    came_from = {
-        renamed: name for name in (*parent, *new) if (renamed := plan.renamed(name)) is not None
-    }
-    groups = [{plan.renamed(name) for name in group} for group in tied]
+    cut: Cut
+    stacks: Sequence[tuple[str, int]] = ()
+    """The lists of blocks, in the order in which blocks are counted, and how many each had."""
+    new: Sequence[str] = ()
+    """Tensors that the parent does not hold, such as those of a new head."""
+    tied: Sequence[Sequence[str]] = ()
+    """Groups of names of which each stands for one tensor, which is stored under one of them."""
+
+    def to_json(self) -> dict[str, Json]:
+        """As manifests hold it; `of_json` reads it back."""
+        return {
+            "cut": self.cut.to_json(),
+            "stacks": [[name, size] for name, size in self.stacks],
+            "new": list(self.new),
+            "tied": [list(group) for group in self.tied],
+        }
+
+    @classmethod
+    def of_json(cls, value: Json) -> Record:
+        """Read what `to_json` gave.
+
+        Raises:
+            IntegrityError: it is no such record.
+        """
+        if not isinstance(value, dict) or not {"cut", "stacks", "new", "tied"} <= value.keys():
+            raise _malformed("cut, stacks, new and tied are needed")
+        stacks, new, tied = (
+            cast("list[list[Json]]", value[key]) for key in ("stacks", "new", "tied")
+        )
+        if not all(isinstance(each, list) for each in (stacks, new, tied, *stacks, *tied)):
+            raise _malformed("stacks, new and tied are lists")
+        if not all(isinstance(name, str) for names in (new, *tied) for name in names):
+            raise _malformed("new and tied hold names")
+        if not all(len(s) == 2 and type(s[0]) is str and type(s[1]) is int for s in stacks):
+            raise _malformed("stacks hold names and sizes")
+        return cls(
+            cut=Cut.of_json(value["cut"]),
+            stacks=[(str(name), cast("int", size)) for name, size in stacks],
+            new=cast("list[str]", new),
+            tied=cast("list[list[str]]", tied),
+        )
+
+    @property
+    def gone(self) -> set[int]:
+        """The blocks that were dropped."""
+        found: set[int] = set()
+        start = 0
+        for name, size in self.stacks:
+            axis = self.cut.blocks.get(name)
+            found |= {start + i for i in range(size) if axis is not None and i not in axis.keep}
+            start += size
+        return found
+
+
+def cut_out(parent: Weights, child: Weights, record: Record) -> Iterable[Finding]:
+    """Every tensor of the child is what the cut leaves of the parent's, bit for bit; nothing is lost or added."""
+    renamed, new = record.cut.renamed, record.new
+    came_from = {now: name for name in (*parent, *new) if (now := renamed(name)) is not None}
+    groups = [{renamed(name) for name in group} for group in record.tied]
     yield _names(set(child), set(came_from), groups)
-    for group in tied:
+    for group in record.tied:
         held = [name for name in group if name in parent]
         for name in group:
-            if held and name not in parent and (renamed := plan.renamed(name)) is not None:
-                came_from[renamed] = held[0]
-    yield _survivors(parent, child, plan, came_from)
+            if held and name not in parent and (now := renamed(name)) is not None:
+                came_from[now] = held[0]
+    yield _survivors(parent, child, record.cut, came_from)
     known = next((name for name in new if name in parent), "")
     yield Finding("what is new is not in the parent", not known, tensor=known)
+
+
+def as_asked(
+    record: Record, shares: Mapping[str, float | None], blocks: Sequence[int]
+) -> Iterable[Finding]:
+    """No more was left out than the configuration says, and something of everything that it names.
+
+    Args:
+        record: of the child.
+        shares: by option, see `ENDINGS`, the share that was to go.
+        blocks: those that were to go; negative ones count from the end.
+    """
+    for option, ending in ENDINGS.items():
+        share = shares[option] or 0.0
+        axes = [axis for name, axis in record.cut.axes.items() if name.endswith(ending)]
+        size = sum(axis.size for axis in axes)
+        gone = size - sum(len(axis.keep) for axis in axes)
+        if share or gone:
+            holds = gone <= int(share * size + SLACK) and (gone > 0) == (share > 0)
+            claim = f"{option}: at most the claimed share of {share:g} is left out"
+            yield Finding(claim, holds, f"{gone} of {size}")
+    num_blocks = sum(size for _, size in record.stacks)
+    asked = {index + num_blocks if index < 0 else index for index in blocks}
+    if asked or record.cut.blocks:
+        unknown = set(record.cut.blocks) - {name for name, _ in record.stacks}
+        yield Finding(
+            "the blocks that are left out are those that the configuration names",
+            record.gone == asked and not unknown,
+            f"{sorted(record.gone)} of {num_blocks}",
+        )
 
 
 def _names(found: set[str], wanted: set[str], groups: Sequence[set[str | None]]) -> Finding:
@@ -55,7 +136,7 @@ def _names(found: set[str], wanted: set[str], groups: Sequence[set[str | None]])
     )
 
 
-def _survivors(parent: Weights, child: Weights, plan: Cut, came_from: dict[str, str]) -> Finding:
+def _survivors(parent: Weights, child: Weights, cut: Cut, came_from: Mapping[str, str]) -> Finding:
     claim = "every tensor is what the recorded cut leaves of the parent's, bit for bit"
     num_compared = 0
     for name in child:
@@ -63,10 +144,18 @@ def _survivors(parent: Weights, child: Weights, plan: Cut, came_from: dict[str, 
         if source not in parent:
             continue
         try:
-            wanted = plan.survivor(source, parent[source])
+            wanted = cut.survivor(source, parent[source])
         except IntegrityError as error:
             return Finding(claim, False, error.what, name)
         if not same_bits(child[name], wanted):
             return Finding(claim, False, "differs from what the cut leaves", name)
         num_compared += 1
     return Finding(claim, num_compared > 0, f"{num_compared} tensors compared")
+
+
+def _malformed(detail: str) -> IntegrityError:
+    return IntegrityError(
+        "BAD_STRUCTURE",
+        f"the manifest's structure is no record of a cut: {detail}",
+        fix="get the model again; its manifest was changed or written by another program",
+    )
