@@ -38,6 +38,13 @@ def test_blocks_are_counted_as_selectors_count_them(name):
     assert [block.name for block in family(module).blocks] == block_names(module, ())
 
 
+@pytest.mark.parametrize(("name", "key"), [("bert", "num_hidden_layers"), ("gpt2", "n_layer")])
+def test_the_only_block_of_a_transformer_is_still_one(name, key):
+    module = zoo.network(name, **{key: 1})
+
+    assert block_names(module, ()) == [family(module).blocks[0].name]
+
+
 def test_the_blocks_of_an_encoder_come_before_those_of_a_decoder():
     found = family(zoo.network("t5"))
 

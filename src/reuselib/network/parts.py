@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reuselib.errors import SelectorError
+from reuselib.errors import IncompatibleStep, SelectorError
+from reuselib.network import families
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,10 +126,18 @@ def block_names(module: nn.Module, head: Sequence[str]) -> list[str]:
             groups.setdefault(_family(child), []).append((full_name, child))
     groups = {family: members for family, members in groups.items() if len(members) > 1}
     if not groups:
-        return []
+        return _only_block(module)
     # `max` keeps the first of equals, and outer modules are listed before those inside them.
     largest = max(groups.values(), key=lambda group: sum(_num_weights(child) for _, child in group))
     return _outermost([name for name, _ in largest])
+
+
+def _only_block(module: nn.Module) -> list[str]:
+    """The block that is left of a transformer: alone in its list, it can only be known by the network's family."""
+    try:
+        return [block.name for block in families.family(module).blocks]
+    except IncompatibleStep:
+        return []
 
 
 def _family(child: nn.Module) -> object:
