@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
@@ -37,6 +37,8 @@ class Loaded:
     """Tensors (names in `module.state_dict()`) that the folder does not hold and were initialised here."""
     prefix: str = ""
     """What the module's names have in front of the folder's, such as `bert.` when a head was added."""
+    renamed: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The module's name by the folder's, where they differ in more than the prefix."""
 
 
 @dataclass(frozen=True)

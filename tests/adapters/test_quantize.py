@@ -309,7 +309,7 @@ class TestOutputs:
         load_weights(again, Tensors(tmp_path / "child"))
 
         assert logits(again.eval(), sample).equal(logits(child.module, sample))
-        assert close(logits(again, sample), dense, 0.05)
+        assert close(logits(again, sample), dense, 0.15)
         assert bool(child.structure["transposed"]) == (family == "gpt2")
 
 

@@ -9,13 +9,17 @@ from chains import SHORT, flip, run
 from reuselib.adapter import ModelRef
 from reuselib.adapters.finetune import FineTune
 from reuselib.adapters.merge import Merge
+from reuselib.adapters.quantize import Quantize
+from reuselib.data import Splits
+from reuselib.derivation.derive import Runtime, derive
 from reuselib.errors import IntegrityError, SourceError
 from reuselib.evidence.prove import claims, prove
 from reuselib.lineage.store import Store
 from reuselib.lineage.tensors import Tensors
 from reuselib.tasks.causal_lm import CausalLM
+from reuselib.tasks.image_classification import ImageClassification
 from reuselib.tasks.text_classification import TextClassification
-from reuselib.testing.tiny import tiny_bert, tiny_llama, tiny_rows
+from reuselib.testing.tiny import tiny_bert, tiny_images, tiny_llama, tiny_rows, tiny_vit
 
 
 @pytest.fixture
@@ -109,6 +113,20 @@ def test_several_parents_come_in_their_order(chain, store, tmp_path):
     assert second[name].equal(Tensors(friend)[name])
     assert failures(case.check(case.child)) == []
     assert failures(case.check(Tensors(chain.tuned.folder)))
+
+
+def test_tensors_that_transformers_renames_are_proven_too(tmp_path):
+    rows = Splits.of(tiny_images(32, size=16), tiny_images(16, size=16, seed=1))
+    steps = (FineTune(train=("head", "block[-1:]"), fit=SHORT), Quantize())
+    runtime = Runtime(store=tmp_path / "store")
+    child = derive(
+        tiny_vit(tmp_path / "base"), steps, task=ImageClassification(), data=rows, runtime=runtime
+    )
+    store = Store(tmp_path / "store")
+    tuned = store.locate(child.manifest.parents[0].digests.dir_hash)
+
+    assert failures(prove(tuned, store)) == []
+    assert failures(prove(child.folder, store)) == []
 
 
 def test_tied_tensors_are_proven_too(tmp_path):

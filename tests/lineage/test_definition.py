@@ -30,6 +30,7 @@ def test_every_internal_parameter_is_read_back(draft):
         requires=("ab" * 32,),
         fresh=("head.weight",),
         prefix="bert.",
+        renamed={"encoder.query": "bert.layers.q_proj"},
         dropped=("bert.cls.weight",),
         dtype="bfloat16",
         device="cuda",

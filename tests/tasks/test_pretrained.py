@@ -5,12 +5,17 @@ import json
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+)
 from transformers.utils import logging
 
 from reuselib.errors import SourceError
 from reuselib.tasks import pretrained
-from reuselib.testing.tiny import tiny_bert, tiny_llama
+from reuselib.testing.tiny import tiny_bert, tiny_llama, tiny_vit
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +36,41 @@ def test_the_head_is_found_through_a_wrapper(bert):
 
 def test_a_network_that_is_no_transformer_has_no_head():
     assert pretrained.head(torch.nn.Linear(1, 1)) == ()
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_names_that_transformers_changes_are_noted(tmp_path, bare):
+    """ViT was written anew since its weights were published; its files keep the old names."""
+    folder = tiny_vit(tmp_path / "base")
+    if bare:
+        folder = tmp_path / "bare"
+        AutoModelForImageClassification.from_pretrained(tmp_path / "base").vit.save_pretrained(
+            folder
+        )
+    config = pretrained.read_config(folder)
+
+    loaded = pretrained.read_network(
+        AutoModelForImageClassification, folder, config, trust_remote_code=False
+    )
+
+    names = {
+        loaded.renamed.get(name, f"{loaded.prefix}{name}")
+        for name in load_file(folder / "model.safetensors")
+    }
+    assert names | loaded.fresh == set(loaded.module.state_dict())
+    assert len(loaded.renamed) == 32
+    assert loaded.prefix == ("vit." if bare else "")
+
+
+def test_a_child_has_the_names_of_the_network(tmp_path):
+    module = AutoModelForImageClassification.from_pretrained(tiny_vit(tmp_path / "base")).eval()
+    image = torch.randn(1, 3, 16, 16)
+
+    pretrained.save(module, None, tmp_path / "child")
+    plain = AutoModelForImageClassification.from_pretrained(tmp_path / "child").eval()
+
+    assert set(load_file(tmp_path / "child" / "model.safetensors")) == set(module.state_dict())
+    assert torch.allclose(plain(image).logits, module(image).logits, atol=1e-6)
 
 
 def test_an_output_layer_is_the_head_even_if_tied(tmp_path):

@@ -90,6 +90,7 @@ def _internal(plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome) ->
         requires=child.requires,
         fresh=tuple(sorted(outcome.fresh)),
         prefix=outcome.prefix,
+        renamed=outcome.renamed,
         dropped=_dropped(parent, outcome),
         device=device,
         world_size=int(settled.pop("num_processes", 1)),
@@ -105,7 +106,8 @@ def _dropped(parent: Pinned, outcome: Outcome) -> tuple[str, ...]:
     """
     if form_of(parent.manifest) != "dense":
         return ()
-    names = {f"{outcome.prefix}{name}" for name in headers(parent.folder)}
+    known = headers(parent.folder)
+    names = {outcome.renamed.get(name, f"{outcome.prefix}{name}") for name in known}
     return tuple(sorted(names - (outcome.names - outcome.fresh)))
 
 

@@ -33,6 +33,8 @@ class Outcome:
     fresh: frozenset[str]
     prefix: str
     """How the network before the step differed from its folder, see `Opened`."""
+    renamed: Mapping[str, str]
+    """Likewise."""
     names: frozenset[str]
     """Tensors of the network before the step."""
     figures: Mapping[str, float]
@@ -101,6 +103,7 @@ def perform(
         structure=adapted.structure,
         fresh=parent.fresh,
         prefix=parent.prefix,
+        renamed=parent.renamed,
         names=frozenset(shapes),
         figures=adapted.metrics,
         byproducts=adapted.byproducts,

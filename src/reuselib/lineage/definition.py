@@ -47,6 +47,7 @@ _INTERNAL = (
     "requires",
     "fresh",
     "prefix",
+    "renamed",
     "dropped",
     "dtype",
     "device",
@@ -75,6 +76,8 @@ class Internal:
     """Tensors that the parent did not have, such as those of a new head."""
     prefix: str = ""
     """What the child's tensor names have in front of the parent's."""
+    renamed: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The child's name by the parent's, of tensors whose names differ in more than the prefix."""
     dropped: tuple[str, ...] = ()
     """Tensors of the parent, with the prefix, that the child's network has no use for."""
     dtype: str = "float32"
@@ -97,6 +100,7 @@ class Internal:
             "requires": list(self.requires),
             "fresh": list(self.fresh),
             "prefix": self.prefix,
+            "renamed": dict(self.renamed),
             "dropped": list(self.dropped),
             "dtype": self.dtype,
             "device": self.device,
@@ -116,6 +120,7 @@ class Internal:
             requires=_names(fields, "requires"),
             fresh=_names(fields, "fresh"),
             prefix=fields.get("prefix", str),
+            renamed=_renamed(fields),
             dropped=_names(fields, "dropped"),
             dtype=fields.get("dtype", str),
             device=fields.get("device", str),
@@ -123,6 +128,13 @@ class Internal:
             determinism=fields.get("determinism", str),
             facts=fields.get("facts", dict),
         )
+
+
+def _renamed(fields: Fields) -> dict[str, str]:
+    names = fields.get("renamed", dict)
+    if not all(isinstance(item, str) for item in names.values()):
+        raise fields.refuse("'renamed' must map names to names")
+    return names
 
 
 def _names(fields: Fields, name: str) -> tuple[str, ...]:

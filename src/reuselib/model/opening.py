@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from reuselib.lineage.definition import Internal
     from reuselib.lineage.store import Store
-    from reuselib.task import Processor, Task
+    from reuselib.task import Loaded, Processor, Task
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Opened:
     """Tensors that the folder does not hold, initialised on opening."""
     prefix: str = ""
     """What the network's names have in front of the folder's."""
+    renamed: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The network's name by the folder's, where they differ in more than the prefix."""
 
 
 def open_network(
@@ -56,7 +58,7 @@ def open_network(
     internal = manifest.definition.internal if manifest else None
     if manifest is None or internal is None:
         loaded = task.load(folder, trust_remote_code=trust_remote_code)
-        return Opened(loaded.module, loaded.processor, fresh=loaded.fresh, prefix=loaded.prefix)
+        return _as_loaded(loaded)
     if internal.requires:
         _refuse_other_task(manifest, task)
         adapter = recorded_adapter(manifest)
@@ -70,10 +72,20 @@ def open_network(
     else:
         loaded = task.load(folder, trust_remote_code=trust_remote_code)
         # a child made for other labels gets a new head, just as any base
-        return Opened(
-            loaded.module, loaded.processor, internal.form, fresh=loaded.fresh, prefix=loaded.prefix
-        )
+        return _as_loaded(loaded, internal.form)
     return Opened(module.eval(), processor, internal.form, internal.rebuild, internal.requires)
+
+
+def _as_loaded(loaded: Loaded, form: str = "dense") -> Opened:
+    """A network whose configuration says all."""
+    return Opened(
+        loaded.module,
+        loaded.processor,
+        form,
+        fresh=loaded.fresh,
+        prefix=loaded.prefix,
+        renamed=loaded.renamed,
+    )
 
 
 def read_manifest(folder: Path) -> Manifest | None:

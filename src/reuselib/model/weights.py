@@ -79,5 +79,6 @@ def parent_weights(manifest: Manifest, parent: Path, store: Store) -> Weights:
         raise ValueError("a root has no parent")
     weights = own_weights(parent, store)
     dropped = set(internal.dropped)
-    names = {f"{internal.prefix}{name}": name for name in weights}
+    renamed = internal.renamed
+    names = {renamed.get(name, f"{internal.prefix}{name}"): name for name in weights}
     return View(weights, {name: source for name, source in names.items() if name not in dropped})

@@ -90,7 +90,8 @@ def read_network(
     _check_unexpected(folder, module, report["unexpected_keys"], bare=bool(prefix))
     if new_head:
         missing |= _renew_head(auto, config, module)
-    return Loaded(module.eval(), None, frozenset(missing), prefix)
+    renamed = _renamed(module, names, prefix)
+    return Loaded(module.eval(), None, frozenset(missing), prefix, renamed)
 
 
 def skeleton(auto: Any, config: Any) -> nn.Module:
@@ -106,7 +107,8 @@ def save(module: Any, processor: Processor, folder: Path) -> None:
     """Write weights (safetensors), configuration and processor, the same bytes for the same module."""
     folder.mkdir(parents=True, exist_ok=True)
     with quiet():
-        module.save_pretrained(folder)
+        # under the names that the network itself has: what was recorded is said in these
+        module.save_pretrained(folder, save_original_format=False)
         if processor is not None:
             _forget_last_call(processor)
             processor.save_pretrained(folder)
@@ -178,6 +180,28 @@ def reading(folder: Path) -> Iterator[None]:
             expected="a folder that this version of transformers opens for this task",
             fix="check `model_type` in config.json, the task, and that the download is complete",
         ) from error
+
+
+def _renamed(module: nn.Module, names: Sequence[str], prefix: str) -> dict[str, str]:
+    """The module's name of each tensor that transformers renames as it reads it, by its name in the file.
+
+    It does so for families whose networks were written anew since their weights were published, such as ViT.
+    """
+    state = module.state_dict()
+    changes = [
+        each
+        for each in getattr(module, "_weight_conversions", None) or ()
+        if type(each).__name__.endswith("Rename") or type(each).__name__ == "WeightRenaming"
+    ]
+    found: dict[str, str] = {}
+    for name in names:
+        new = name
+        for each in changes:
+            new = each.rename_source_key(new)[0]
+        new = new if new in state else f"{prefix}{new}"
+        if new in state and new != f"{prefix}{name}":
+            found[name] = new
+    return found
 
 
 def _move_out_of_file(module: nn.Module) -> None:
