@@ -385,8 +385,10 @@ class TestImages:
 
         execution = run(steps, make(tmp_path / "base"), tmp_path / "store", data=rows, task=task)
 
-        model = Model.load(execution.children[-1].folder, store=tmp_path / "store")
+        folder = execution.children[-1].folder
+        model = Model.load(folder, store=tmp_path / "store")
         assert same_bits(model.logits(rows.test), execution.model().logits(rows.test))
+        assert all(each.holds for each in prove(folder, Store(tmp_path / "store")))
 
     def test_a_network_from_python_teaches_itself(self, tmp_path):
         rows = [
