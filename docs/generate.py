@@ -42,6 +42,7 @@ VALUES = (
     "Schedule",
     "EarlyStopping",
     "Losses",
+    "Calibration",
 )
 """Public dataclasses that a recipe is made of, each with a section in `reference/recipe.md`."""
 ROOMS = {

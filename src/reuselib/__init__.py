@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reuselib.adapters.prune import Prune as Prune
     from reuselib.adapters.quantize import Quantize as Quantize
     from reuselib.adapters.sparsify import Sparsify as Sparsify
+    from reuselib.calibration.plan import Calibration as Calibration
     from reuselib.data import Data as Data
     from reuselib.data import Splits as Splits
     from reuselib.derivation.comparing import compare_models as compare_models
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Adapted": "adapter",
     "Adapter": "adapter",
+    "Calibration": "calibration.plan",
     "CausalLM": "tasks.causal_lm",
     "Data": "data",
     "Distill": "adapters.distill",
