@@ -18,16 +18,16 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rig import keep, machine
 from torch import Tensor, nn
 
-from reuselib.calibration.statistics import as_matrix
+from reuselib.calibration.statistics import Statistics, as_matrix
 from reuselib.calibration.streaming import Visit, stream
 from reuselib.network.selectors import select_modules
 from reuselib.pruning.sparsegpt import sparsegpt
@@ -41,6 +41,8 @@ from reuselib.training.evaluate import evaluate
 from reuselib.training.threads import all_cores
 
 TASK = CausalLM(max_length=128)
+BLIND = ("rtn", "magnitude")
+WITHOUT_PRODUCTS = ("wanda",)
 SPARSE = {"50 %": {"sparsity": 0.5}, "2:4": {"pattern": (2, 4)}}
 
 
@@ -130,7 +132,6 @@ def sparse(request: Mapping[str, Any]) -> dict[str, Method]:
 
 def compare(setting: Setting, plans: Mapping[str, Mapping[str, Method]]) -> dict[str, Any]:
     """Perplexity and seconds of every method, each from the dense weights."""
-    dense = {name: as_matrix(setting.module.get_submodule(name)).clone() for name in setting.layers}
     state = {name: value.clone() for name, value in setting.module.state_dict().items()}
     base = setting.perplexity()
     result: dict[str, Any] = {"dense": base}
@@ -139,7 +140,7 @@ def compare(setting: Setting, plans: Mapping[str, Mapping[str, Method]]) -> dict
         for name, method in methods.items():
             setting.module.load_state_dict(state)
             began = time.perf_counter()
-            for visit in stream(setting.module, TASK, setting.batches, list(dense)):
+            for visit in visits(setting, name):
                 method(setting.module, visit)
             seconds = time.perf_counter() - began
             found = {"perplexity": setting.perplexity(), "seconds": seconds}
@@ -148,6 +149,15 @@ def compare(setting: Setting, plans: Mapping[str, Mapping[str, Method]]) -> dict
             print(json.dumps({plan: {name: found}}), flush=True)
     setting.module.load_state_dict(state)
     return result
+
+
+def visits(setting: Setting, method: str) -> Iterable[Visit]:
+    """What a method is shown: the blocks one by one or, if it looks at no rows, all layers at once."""
+    if method in BLIND:
+        return [Visit("", dict.fromkeys(setting.layers, cast("Statistics", None)), list)]
+    return stream(
+        setting.module, TASK, setting.batches, setting.layers, gram=method not in WITHOUT_PRODUCTS
+    )
 
 
 def real_setting(folder: Path, num_rows: int, num_test_rows: int) -> Setting:
@@ -180,6 +190,10 @@ def _setting(folder: Path, train: Sequence[Any], test: Sequence[Any]) -> Setting
     return Setting(loaded.module, loaded.processor, batches, TASK.encode(test, loaded.processor))
 
 
+def _asked(method: str, methods: Sequence[str] | None) -> bool:
+    return methods is None or method in methods
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the comparison and write its figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -187,7 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="folder written by smollm2.py")
     parser.add_argument("--rows", type=int, default=256, help="to calibrate with")
     parser.add_argument("--test-rows", type=int, default=400)
-    parser.add_argument("--only", help="one of: int4, sparse")
+    parser.add_argument("--only", default="", help="how the names of the parts begin, such as int4")
+    parser.add_argument("--methods", nargs="+", help="such as rtn gptq; default: all")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args(arguments)
     if not options.smoke and options.model is None:
@@ -195,7 +210,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     groups = (16, 32) if options.smoke else (64, 192)
     plans = {f"int4, groups of {size}": int4(Grid(4, size)) for size in groups}
     plans |= {f"sparse, {name}": sparse(request) for name, request in SPARSE.items()}
-    plans = {name: plan for name, plan in plans.items() if name.startswith(options.only or "")}
+    plans = {
+        name: {method: change for method, change in plan.items() if _asked(method, options.methods)}
+        for name, plan in plans.items()
+        if name.startswith(options.only)
+    }
     with tempfile.TemporaryDirectory() as folder, all_cores():
         setting = (
             tiny_setting(Path(folder))
