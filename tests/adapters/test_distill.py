@@ -498,6 +498,22 @@ class TestProof:
         (failed,) = [each for each in findings if not each.holds]
         assert "named blocks" in failed.claim
 
+    @pytest.mark.parametrize(
+        "cut",
+        [
+            None,
+            {
+                **structure["cut"],
+                "axes": {"a": {"size": 2, "keep": [0]}},
+                "tensors": {"a": [[["a", 1]]]},
+            },
+        ],
+    )
+    def test_another_cut_than_that_of_the_named_blocks_fails(self, cut):
+        structure = {**self.structure, "cut": cut}
+        findings = Distill(blocks=(1,)).prove([self.parent] * 2, self.honest(), structure)
+        assert any("named blocks" in each.claim for each in findings if not each.holds)
+
     def test_another_shape_fails(self):
         child = {**self.honest(), "layer.0.w": torch.ones(2, 3)}
         assert self.failing(child)[0].tensor == "layer.0.w"

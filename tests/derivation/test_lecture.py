@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -57,6 +59,23 @@ def test_a_teacher_is_opened_once_for_all_runs(chain, session):
     rows = range(len(chain.rows.train))
     assert first(rows)["teacher.0.logits"].equal(again(rows)["teacher.0.logits"])
     assert len(lessons(session)) == 1
+
+
+def test_a_teacher_is_gone_from_memory_afterwards(chain, session):
+    alive = []
+
+    def opened():
+        found = open_network(chain.tuned.folder, session.task, Store(chain.store))
+        alive.append(weakref.ref(found.module))
+        return found
+
+    for identity in (("origin",), ()):
+        taught = replace(session, origin_teacher=Teacher(identity, opened)).teach(
+            (), Lesson(), SHORT
+        )
+        gc.collect()
+        assert alive.pop()() is None
+        assert len(taught([0, 1])["teacher.0.logits"]) == 2
 
 
 def test_another_teacher_other_rows_or_another_lesson_is_asked_anew(chain, session):

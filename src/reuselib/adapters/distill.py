@@ -163,11 +163,14 @@ class Distill(Adapter):
         from reuselib.network.cutting import Cut
 
         start = parents[0] if self.student is None else parents[1 + len(self.teachers)]
-        if structure["cut"] is not None:
-            plan = Cut.of_json(structure["cut"])
-            start = _Left(start, plan)
-            kept = [axis.keep for axis in plan.blocks.values()]
-            yield Finding("the start is made of the named blocks", kept == [self.blocks], f"{kept}")
+        plan = Cut() if structure["cut"] is None else Cut.of_json(structure["cut"])
+        kept = [axis.keep for axis in plan.blocks.values()]
+        yield Finding(
+            "the start is whole, or made of the named blocks",
+            kept == ([] if self.blocks is None else [self.blocks]) and not plan.tensors,
+            f"{kept or 'all'}",
+        )
+        start = _Left(start, plan)
         num_teachers = len(self.teachers) or 1
         learned = set(structure["trained"])
         # whoever calls has compared the digest of every parent with the manifest before
