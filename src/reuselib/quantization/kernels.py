@@ -89,17 +89,19 @@ def rounded_inputs(inputs: Tensor, whole: bool = False) -> tuple[Tensor, Tensor]
     Returns:
         fp32 [rows, in] whole numbers from -128 to 127, and fp32 [rows, 1] or [1, 1].
     """
-    scale = input_scale(inputs, 127.5, whole)
-    return (inputs / scale).clamp_(-128, 127).round_(), scale
+    steps, scale = in_steps(inputs, 127.5, whole)
+    return steps.clamp_(-128, 127).round_(), scale
 
 
-def input_scale(inputs: Tensor, reach: float, whole: bool) -> Tensor:
-    """The step with which the largest input of a row, or of all, lies `reach` steps from zero."""
+def in_steps(inputs: Tensor, reach: float, whole: bool) -> tuple[Tensor, Tensor]:
+    """Inputs divided by the step with which the largest of a row, or of all, lies `reach` steps from zero; the step."""
     import torch
 
-    largest = inputs.abs()
-    largest = largest.amax().view(1, 1) if whole else largest.amax(dim=1, keepdim=True)
-    return (largest / reach).clamp_min_(torch.finfo(torch.float32).eps)
+    # one large tensor serves for both, which spares the time to get memory for another
+    steps = inputs.abs()
+    scale = steps.amax().view(1, 1) if whole else steps.amax(dim=1, keepdim=True)
+    scale = scale.div_(reach).clamp_min_(torch.finfo(torch.float32).eps)
+    return torch.div(inputs, scale, out=steps), scale
 
 
 class Dequantized:
@@ -136,10 +138,10 @@ class Fbgemm:
         """See `Kernel`."""
         import torch
 
-        scale = input_scale(inputs, self.reach, self.whole)
+        steps, scale = in_steps(inputs, self.reach, self.whole)
         # the operator rounds to [0, 255]; with 7 bits, 2 x 127 x 127 leaves room in 16 bits
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        outputs = multiply(inputs / scale, 1.0, self.middle, self.packed).mul_(scale)
+        outputs = multiply(steps, 1.0, self.middle, self.packed).mul_(scale)
         return outputs if self.bias is None else outputs.add_(self.bias)
 
 
