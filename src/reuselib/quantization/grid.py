@@ -119,20 +119,6 @@ def fits_pairs(codes: Tensor) -> bool:
     return bool((_largest_pair(codes.float()) <= 128).all())
 
 
-def clip_pairs(codes: Tensor) -> Tensor:
-    """Move the larger of two neighbouring codes towards zero as far as `fits_pairs` asks: int8 [rows, columns]."""
-    import torch
-
-    odd = codes.shape[-1] % 2
-    pairs = torch.nn.functional.pad(codes.to(torch.int16), (0, odd)).unflatten(-1, (-1, 2))
-    same = pairs[..., 0].sign() == pairs[..., 1].sign()
-    excess = ((pairs.abs().sum(-1) - 128) * same).clamp(min=0)
-    larger = pairs.abs().argmax(-1, keepdim=True)
-    moved = pairs.gather(-1, larger)
-    pairs.scatter_(-1, larger, moved - moved.sign() * excess.unsqueeze(-1).to(torch.int16))
-    return pairs.flatten(-2)[..., : codes.shape[-1]].to(torch.int8)
-
-
 def _largest_pair(weight: Tensor) -> Tensor:
     """The largest sum of magnitudes of two neighbours of one sign in each row: [rows, columns] to [rows, 1]."""
     import torch

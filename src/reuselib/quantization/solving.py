@@ -13,7 +13,6 @@ from reuselib.quantization.awq import awq, protecting_factor
 from reuselib.quantization.factors import Factored, exponents, factor
 from reuselib.quantization.folding import Choose, Fold, balance
 from reuselib.quantization.gptq import gptq
-from reuselib.quantization.grid import clip_pairs
 from reuselib.quantization.replacing import matrix, replace_linear
 from reuselib.quantization.rounding import Rounded, nearest
 from reuselib.quantization.smoothing import smoothing_factor
@@ -131,5 +130,4 @@ def _round(weight: Tensor, seen: Statistics, how: Scheme, method: Method) -> Rou
     solver: Callable[..., tuple[Tensor, Tensor]] = awq if method.name == "awq" else gptq
     if method.name == "rtn" or seen.gram is None:
         return nearest(weight, how)
-    codes, steps = solver(weight, seen.gram, how.grid)
-    return Rounded(clip_pairs(codes) if how.grid.paired else codes, steps)
+    return Rounded(*solver(weight, seen.gram, how.grid))
