@@ -33,7 +33,7 @@ def dense_gptq(dense, gram, grid, order=None):
 
 @pytest.mark.parametrize("grid", [Grid(8), Grid(4), Grid(4, 8), Grid(4, 6)], ids=str)
 def test_codes_are_those_of_the_definition(grid):
-    codes, steps = gptq(weight(), GRAM, grid)
+    codes, steps = gptq(weight(), GRAM, grid, clip=False)
 
     expected, expected_steps = dense_gptq(weight(), GRAM, grid)
     assert codes.equal(expected)
@@ -42,7 +42,7 @@ def test_codes_are_those_of_the_definition(grid):
 
 @pytest.mark.parametrize("grid", [Grid(4), Grid(4, 8)], ids=str)
 def test_the_order_of_the_largest_inputs_is_that_of_the_definition(grid):
-    codes, steps = gptq(weight(), GRAM, grid, act_order=True)
+    codes, steps = gptq(weight(), GRAM, grid, act_order=True, clip=False)
 
     order = GRAM.diagonal().argsort(descending=True)
     expected, expected_steps = dense_gptq(weight(), GRAM, grid, order)
@@ -52,7 +52,7 @@ def test_the_order_of_the_largest_inputs_is_that_of_the_definition(grid):
 
 @pytest.mark.parametrize("grid", [Grid(4, 96), Grid(4, 32), Grid(4)], ids=str)
 def test_blocks_and_groups_that_do_not_end_together_change_nothing(grid):
-    codes, _ = gptq(weight(4, 288), WIDE, grid)
+    codes, _ = gptq(weight(4, 288), WIDE, grid, clip=False)
 
     expected, _ = dense_gptq(weight(4, 288), WIDE, grid)
     # a value halfway between two codes may fall to either side
@@ -95,6 +95,30 @@ def test_a_paired_grid_is_kept(act_order):
     )
 
 
+@pytest.mark.parametrize("act_order", [False, True])
+def test_scales_are_clipped_where_errors_cost_least(act_order):
+    """The first group has seen no corrections yet, so that its scales follow from a search by hand."""
+    dense, grid = weight(), Grid(4, 8)
+    dense[:, 2] *= 3  # one weight a row that is worth clipping
+    order = torch.arange(24)
+    if act_order:
+        order = GRAM.diagonal().argsort(descending=True)
+    hessian = damped(GRAM, 0.01)[order][:, order]
+    factor = torch.linalg.cholesky(hessian.inverse(), upper=True)
+    costs = (1 / factor.diagonal().square())[order.argsort()][:8]
+
+    _, steps = gptq(dense, GRAM, grid, act_order=act_order)
+
+    whole, tried = scales(dense, grid)[:, :1], []
+    for number in range(20):
+        step = whole * (1 - number / 40)
+        change = restore(round_to(dense[:, :8], step, grid), step) - dense[:, :8]
+        tried.append((change.double().square() * costs).sum(dim=1))
+    best = torch.stack(tried).argmin(dim=0)
+    torch.testing.assert_close(steps[:, 0], whole[:, 0] * (1 - best / 40))
+    assert best.max() > 0
+
+
 def test_the_weight_is_not_changed():
     dense = weight()
 
@@ -104,7 +128,7 @@ def test_the_weight_is_not_changed():
 
 
 def test_inputs_that_are_all_zero_leave_plain_rounding():
-    codes, steps = gptq(weight(), torch.zeros(24, 24), Grid(8))
+    codes, steps = gptq(weight(), torch.zeros(24, 24), Grid(8), clip=False)
 
     assert steps.equal(scales(weight(), Grid(8)))
     assert codes.equal(round_to(weight(), steps, Grid(8)))
