@@ -19,13 +19,15 @@ import pytest
 import reuselib
 from reuselib import catalog
 from reuselib.adapter import Adapter, ModelRef
+from reuselib.adapters.quantize import Quantize
+from reuselib.calibration.plan import Calibration
 from reuselib.cli import main
 from reuselib.data import Data
 from reuselib.derivation.derive import Runtime
 from reuselib.errors import IntegrityError
 from reuselib.lineage.verify import verify
 from reuselib.recipe import Recipe
-from reuselib.testing.tiny import tiny_bert, tiny_llama, tiny_rows
+from reuselib.testing.tiny import tiny_bert, tiny_llama, tiny_rows, tiny_vit
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -208,7 +210,9 @@ def tiny_world(recipe: Recipe, folder: Path) -> Recipe:
     elif recipe.task.kind == "text_classification":
         base = tiny_bert(folder / "base", num_layers=6)
     else:
-        pytest.skip(f"no tiny rows in files for {recipe.task.kind}")
+        base = tiny_vit(folder / "base", num_labels=10)
+        few = Data(source="sample:digits", train="train[:128]", test="test[:32]")
+        return replace(recipe, base=ModelRef(str(base)), data=few, gates=())
     columns = {"text": recipe.task.text, "label": getattr(recipe.task, "label", "label")}  # type: ignore[attr-defined]
     (folder / "rows").mkdir()
     for split, seed in (("train", 0), ("test", 1)):
@@ -220,7 +224,15 @@ def tiny_world(recipe: Recipe, folder: Path) -> Recipe:
         )
     data = Data(source=str(folder / "rows"))
     # what a recipe asks of its own model on its own rows, a toy need not reach
-    return replace(recipe, base=ModelRef(str(base)), data=data, gates=())
+    steps = tuple(fitted(step) for step in recipe.steps)
+    return replace(recipe, base=ModelRef(str(base)), data=data, steps=steps, gates=())
+
+
+def fitted(step: Adapter) -> Adapter:
+    """A step whose sizes fit a network of 32 channels and a file of 32 rows."""
+    if isinstance(step, Quantize) and step.group_size is not None:
+        return replace(step, group_size=16, calibration=Calibration(num_rows=32))
+    return step
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name)
