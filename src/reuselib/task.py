@@ -131,8 +131,9 @@ class Task(ABC):
 
     @property
     def meaning(self) -> Literal["categories", "decisions", "numbers"]:
-        """What a row of outputs holds: scores of categories of which one is right, a score for each of several
-        yes-or-no decisions, or plain numbers. Decides how outputs of two networks are compared.
+        """What a row of outputs holds; decides how outputs of two networks are compared.
+
+        Scores of categories of which one is right, a score for each of several yes-or-no decisions, or plain numbers.
         """
         return "numbers"
 

@@ -141,8 +141,10 @@ class Fbgemm:
         steps, scale = in_steps(inputs, self.reach, self.whole)
         # the operator rounds to [0, 255]; with 7 bits, 2 x 127 x 127 leaves room in 16 bits
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        outputs = multiply(steps, 1.0, self.middle, self.packed).mul_(scale)
-        return outputs if self.bias is None else outputs.add_(self.bias)
+        outputs = multiply(steps, 1.0, self.middle, self.packed)
+        if self.bias is None:
+            return outputs.mul_(scale)
+        return torch.addcmul(self.bias, outputs, scale, out=outputs)
 
 
 class Torchao:
