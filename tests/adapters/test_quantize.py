@@ -408,6 +408,40 @@ class TestProof:
         assert claim in failed[0].claim
         assert failed[0].tensor.startswith(tensor.rpartition(".")[0])
 
+    @pytest.mark.parametrize(
+        ("forge", "claim"),
+        [
+            ({"new": ["classifier.weight"]}, "new"),
+            ({"layers": {}}, "configuration"),
+            ({"layers": {layer: "int8-weight"}}, "configuration"),
+            ({"layers": {layer: "bf16"}}, "configuration"),
+            ({"tables": []}, "configuration"),
+            ({"factored": [{"source": "classifier", "targets": [layer]}]}, "configuration"),
+        ],
+    )
+    def test_a_forged_record_fails(self, case, forge, claim):
+        adapter, parent, child, structure = case
+
+        failed = self.failing((adapter, parent, child, {**structure, **forge}), child)
+
+        assert claim in failed[0].claim
+
+    def test_a_channel_rescaled_for_nothing_fails(self, case):
+        _, parent, child, structure = case
+        fold = {"source": "classifier", "targets": []}
+        forged = {**structure, "factored": [fold], "changes": {}}
+        adapter = Quantize(embeddings="int8", method="awq")
+
+        assert "rescaled" in self.failing((adapter, parent, child, forged), child)[0].detail
+
+    def test_a_tensor_said_to_be_new_is_not_spared_the_cast(self, case):
+        parent = case[1]
+        child = {name: torch.zeros_like(value) for name, value in parent.items()}
+
+        failed = self.failing((Quantize(scheme="bf16"), parent, child, {"new": [*child]}), child)
+
+        assert "new" in failed[0].claim
+
     def test_a_missing_tensor_fails(self, case):
         child = {
             name: value for name, value in case[2].items() if name != f"{self.layer}.weight_scale"

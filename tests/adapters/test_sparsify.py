@@ -362,6 +362,19 @@ class TestProof:
         ]
 
     @steps
+    def test_a_copy_of_the_parent_that_records_no_target(self, step):
+        child = {**self.parent(), "head.weight": torch.ones(2, 3)}
+        structure = {**self.structure, "zeros": {}}
+        assert self.failing(step, child, structure) == [
+            ("every target is there, and together they gained zeros", "")
+        ]
+
+    @steps
+    def test_a_target_that_is_not_there(self, step):
+        structure = {**self.structure, "zeros": {**self.structure["zeros"], "lost.weight": 12}}
+        assert self.failing(step, self.honest(step), structure)[0][1] == "lost.weight"
+
+    @steps
     def test_a_zero_filled_again(self, step):
         child = self.honest(step)
         child["t.weight"] = child["t.weight"].clone()

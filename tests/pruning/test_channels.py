@@ -432,6 +432,16 @@ class TestProof:
         forged = {**structure, "keep": {**structure["keep"], key: [*kept[1:], gone]}}
         assert self.failing((parent, child, forged))
 
+    def test_channels_in_another_order_or_twice(self, edge):
+        parent, child, structure = edge
+        dims = structure["tensors"][self.name]
+        for change in (lambda kept: kept[::-1], lambda kept: [kept[0], *kept[:-1]]):
+            keep = {**structure["keep"], "odd": change(structure["keep"][dims["0"]])}
+            tensors = {**structure["tensors"], self.name: {**dims, "0": "odd"}}
+            forged = {**structure, "keep": keep, "tensors": tensors}
+            made = {**child, self.name: child[self.name][range(len(keep["odd"]))]}
+            assert self.failing((parent, made, forged)) == [self.name]
+
     def test_an_index_that_is_not_there(self, edge):
         parent, child, structure = edge
         forged = {**structure, "keep": {key: [99] for key in structure["keep"]}}

@@ -145,6 +145,25 @@ class TestWhatWasAsked:
         (claim,) = self.failing(**shares)
         assert claim.startswith(f"{option}: at most")
 
+    @pytest.mark.parametrize(
+        "axes",
+        [
+            {"other": Axis(4, (0,))},
+            {"a:groups": Axis(2, (0,))},
+            {"a:heads": Axis(4, (0, 1)), "a:groups": Axis(2, (1,))},
+            {"a:heads": Axis(4, (0, 1)), "a:groups": Axis(3, (0,))},
+        ],
+    )
+    def test_an_axis_that_no_share_counts_fails(self, axes):
+        odd = Record(cut=Cut({**self.record.cut.axes, **axes}))
+        heads = 0.5 if "a:heads" in axes else None
+        (claim,) = self.failing(odd, blocks=(), heads=heads)
+        assert claim.startswith("nothing is left out but")
+
+    def test_key_value_heads_go_with_those_that_they_serve(self):
+        axes = {"a:heads": Axis(4, (0, 1)), "a:groups": Axis(2, (0,))}
+        assert self.failing(Record(cut=Cut(axes)), blocks=(), ffn=None, heads=0.5) == []
+
     def test_blocks_of_a_list_that_is_not_counted_fail(self):
         other = Record(cut=Cut(blocks={"more": Axis(2, (1,))}), stacks=[("enc", 3)])
         assert self.failing(other, blocks=(), ffn=None)

@@ -199,11 +199,18 @@ class Quantize(Adapter):
         self, parents: Sequence[Weights], child: Weights, structure: Json
     ) -> Iterable[Finding]:
         """Rounding replayed bit for bit from the parent's weights; everything else bit-equal to the parent's."""
+        from reuselib.measure.claims import truly_new
         from reuselib.quantization.factors import Factored, Prepared
         from reuselib.quantization.proof import Case, prove_half
 
+        yield truly_new(structure["new"], parents[0])
+
         if self.scheme in HALF:
             yield from prove_half(parents[0], child, HALF[self.scheme], structure["new"])
+            return
+        recorded = self._as_asked(structure)
+        yield recorded
+        if not recorded.holds:
             return
         factored = [Factored.of(each) for each in structure.get("factored", ())]
         case = Case(
@@ -229,6 +236,27 @@ class Quantize(Adapter):
             yield case.within(structure["changes"])
             yield case.replayed(layers=False)
         yield case.others_equal()
+
+    def _as_asked(self, structure: Json) -> Finding:
+        """What is recorded is what the configuration asks for; which layers a selector means, weights do not say."""
+        layers = structure["layers"]
+        odd = {
+            name: f"as {kind}, which the configuration does not name"
+            for name, kind in layers.items()
+            if kind not in INTEGER or kind not in {self.scheme, *self.schemes.values()}
+        }
+        for fold in structure.get("factored", ()):
+            if self.smooth is None and self.method != "awq":
+                odd[fold["source"]] = "rescaled, which the method does not do"
+            elif not layers.keys() & set(fold["targets"]):
+                odd[fold["source"]] = "rescaled for no quantized layer"
+        if not layers:
+            odd[""] = "no layer is quantized"
+        if bool(structure["tables"]) != (self.embeddings is not None):
+            odd[""] = f"embeddings: {structure['tables'] or 'none'}"
+        claim = "what is recorded as quantized is what the configuration asks for"
+        name, detail = next(iter(odd.items()), ("", f"{len(layers)} layers"))
+        return Finding(claim, not odd, detail, name)
 
 
 def _refuse_new(named: Iterable[str], fresh: frozenset[str]) -> None:

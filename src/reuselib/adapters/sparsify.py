@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep
-from reuselib.measure.claims import bit_equal, same_bits, same_shapes
+from reuselib.measure.claims import bit_equal, same_bits, same_shapes, truly_new
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -179,13 +179,15 @@ class Sparsify(Adapter):
         yield same_shapes(parent, child, new)
         rest = [name for name in child if name not in zeros and name not in new]
         yield bit_equal("every other tensor is bit-equal to the parent's", parent, child, rest)
-        known = next((name for name in new if name in parent), "")
-        yield Finding("what is new is not in the parent", not known, tensor=known)
+        yield truly_new(new, parent)
         present = [
             name
             for name in zeros
             if name in child and name in parent and child[name].shape == parent[name].shape
         ]
+        absent = next((name for name in zeros if name not in present), "")
+        more = not absent and _num_zeros(child, present) > _num_zeros(parent, present)
+        yield Finding("every target is there, and together they gained zeros", more, tensor=absent)
         yield _first(
             "every target holds as many zeros as recorded",
             self._miscounted(child, zeros, present),
@@ -294,6 +296,10 @@ def _is_transposed(layer: nn.Module) -> bool:
 def _matrix(weight: Tensor, *, transposed: bool) -> Tensor:
     """A weight as a view [out, in]; of a convolution `in` is channels x height x width of its kernel."""
     return weight.detach().T if transposed else weight.detach().flatten(1)
+
+
+def _num_zeros(weights: Weights, names: Sequence[str]) -> int:
+    return sum(int((weights[name] == 0).sum()) for name in names)
 
 
 def _num_zero(layers: Iterable[nn.Module]) -> int:

@@ -34,6 +34,12 @@ def bit_equal(claim: str, parent: Weights, child: Weights, names: Iterable[str])
     return Finding(claim, True, f"{num_compared} tensors compared")
 
 
+def truly_new(new: Iterable[str], parent: Weights) -> Finding:
+    """What is recorded as new, and so is compared with nothing, is not in the parent."""
+    known = next((name for name in new if name in parent), "")
+    return Finding("what is new is not in the parent", not known, tensor=known)
+
+
 def same_shapes(parent: Weights, child: Weights, new: Collection[str] = ()) -> Finding:
     """The child has the parent's names and shapes; only the names in `new` may be missing from the parent."""
     claim = "names and shapes are the parent's" + (

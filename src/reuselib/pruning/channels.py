@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from reuselib.adapter import Finding, Json, Run, Weights
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep, IntegrityError
-from reuselib.measure.claims import same_bits
+from reuselib.measure.claims import same_bits, truly_new
 from reuselib.network.stating import is_described
 from reuselib.pruning import graph
 from reuselib.pruning.budget import SLACK, Pool, most, ranked
@@ -118,8 +118,7 @@ def prove_channels(
     new = structure["new"]
     odd = sorted((set(parent) | set(new)) ^ set(child))
     yield Finding("names are the parent's", not odd, tensor=next(iter(odd), ""))
-    known = next((name for name in new if name in parent), "")
-    yield Finding("what is new is not in the parent", not known, tensor=known)
+    yield truly_new(new, parent)
     name, detail = next(_other_rows(parent, child, structure), ("", ""))
     yield Finding(
         "every tensor is the recorded rows and columns of the parent's, bit for bit",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from reuselib.adapter import Finding, Weights
 from reuselib.errors import IntegrityError
-from reuselib.measure.claims import same_bits
-from reuselib.network.cutting import Cut
+from reuselib.measure.claims import same_bits, truly_new
+from reuselib.network.cutting import Axis, Cut
 from reuselib.pruning.budget import SLACK
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ENDINGS = {"heads": ":heads", "ffn": ":units", "hidden": "hidden"}
 """By option: how the names of its axes in a cut end."""
+GROUPS = ":groups"
+"""How those of key/value heads end, if they are fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +91,7 @@ def cut_out(parent: Weights, child: Weights, record: Record) -> Iterable[Finding
             if held and name not in parent and (now := renamed(name)) is not None:
                 came_from[now] = held[0]
     yield _survivors(parent, child, record.cut, came_from)
-    known = next((name for name in new if name in parent), "")
-    yield Finding("what is new is not in the parent", not known, tensor=known)
+    yield truly_new(new, parent)
 
 
 def as_asked(
@@ -112,6 +113,13 @@ def as_asked(
             holds = gone <= int(share * size + SLACK) and (gone > 0) == (share > 0)
             claim = f"{option}: at most the claimed share of {share:g} is left out"
             yield Finding(claim, holds, f"{gone} of {size}")
+    odd = next(_uncounted(record.cut.axes), "")
+    if record.cut.axes:
+        yield Finding(
+            "nothing is left out but heads with their key/value heads, units and hidden channels",
+            not odd,
+            odd,
+        )
     num_blocks = sum(size for _, size in record.stacks)
     asked = {index + num_blocks if index < 0 else index for index in blocks}
     if asked or record.cut.blocks:
@@ -121,6 +129,21 @@ def as_asked(
             record.gone == asked and not unknown,
             f"{sorted(record.gone)} of {num_blocks}",
         )
+
+
+def _uncounted(axes: Mapping[str, Axis]) -> Iterator[str]:
+    """Axes that no share counts. Key/value heads are counted by the heads that they serve."""
+    for name, axis in axes.items():
+        if name.endswith(tuple(ENDINGS.values())):
+            continue
+        owner, ending, rest = name.rpartition(GROUPS)
+        heads = axes.get(f"{owner}{ENDINGS['heads']}") if ending and not rest else None
+        if heads is None or heads.size % axis.size:
+            yield name
+            continue
+        repeats = heads.size // axis.size
+        if {head // repeats for head in heads.keep} != {*axis.keep}:
+            yield name
 
 
 def _names(found: set[str], wanted: set[str], groups: Sequence[set[str | None]]) -> Finding:

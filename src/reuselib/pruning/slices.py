@@ -118,6 +118,10 @@ def sliced(name: str, tensor: Tensor, slices: Mapping[str, Json]) -> Tensor:
                 f"{name} of shape {tuple(tensor.shape)} has no such rows",
                 tensor=name,
             )
+        if (indices.diff() <= 0).any():
+            raise IntegrityError(
+                "BAD_STRUCTURE", f"the rows that {name} keeps are not in their order", tensor=name
+            )
         tensor = tensor.index_select(axis, indices.to(tensor.device))
     return tensor
 
