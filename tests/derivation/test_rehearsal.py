@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from chains import text_rows
+from chains import SHORT, text_rows
 from reuselib.adapter import ModelRef
+from reuselib.adapters.distill import Distill
 from reuselib.adapters.finetune import FineTune
 from reuselib.adapters.prune import Prune
 from reuselib.cli.estimate import show
+from reuselib.derivation.derive import Runtime, derive
 from reuselib.derivation.plan import plan
 from reuselib.derivation.rehearsal import estimate, rehearse
 from reuselib.tasks.text_classification import TextClassification
@@ -46,3 +48,14 @@ def test_it_says_from_which_step_on_transformers_cannot_open_the_model(
     assert [each.stock for each in found] == stock
     show(made, found)
     assert ("from 'prune' on" in capsys.readouterr().out) is not all(stock)
+
+
+@pytest.mark.parametrize("before", [(), (FineTune(fit=SHORT),)], ids=["at once", "after training"])
+def test_a_base_that_was_pruned_in_an_earlier_run_can_be_healed(tmp_path, before):
+    task, rows, store = TextClassification(), text_rows(), tmp_path / "store"
+    base = ModelRef(str(tiny_bert(tmp_path / "base", head=True)))
+    pruned = derive(base, Prune(ffn=0.5), task=task, data=rows, runtime=Runtime(store=store))
+
+    made = plan(pruned, (*before, Distill(fit=SHORT)), task=task, data=rows, store=store)
+
+    assert rehearse(made)[-1].kind == "distill"

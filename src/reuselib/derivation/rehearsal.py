@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapted, Adapter
-from reuselib.derivation.origin import COMPRESSING
+from reuselib.derivation.origin import COMPRESSING, find_origin, origin
 from reuselib.derivation.recall import recall
 from reuselib.derivation.step import own_structure
 from reuselib.derivation.teacher import Teacher
 from reuselib.measure.memory import peak_so_far
+from reuselib.model.opening import open_network
 from reuselib.progress import Progress, Report
 from reuselib.training import checks
 from reuselib.training.plan import FitPlan
@@ -64,7 +65,7 @@ def rehearse(plan: Plan, report: Report | None = None) -> tuple[Rehearsal, ...]:
     session = replace(session, fresh=opened.fresh, form=opened.form, rehearsing=True)
     module, found = opened.module, []
     told = _Memory(plan)
-    stand_in: Teacher | None = None
+    stand_in = _origin_of_base(plan)
     stock = not opened.rebuild or opened.form not in STATED
     for index, adapter in enumerate(plan.steps):
         if stand_in is None and any(later.uses_origin for later in plan.steps[index:]):
@@ -98,6 +99,23 @@ class _Memory:
             if name in self.found
             else recall(self.plan.base, self.plan.store, name)
         )
+
+
+def _origin_of_base(plan: Plan) -> Teacher | None:
+    """What plays the origin where the base was compressed before and is still to be healed; see `origin`."""
+    first = next((at for at, each in enumerate(plan.steps) if each.relation in COMPRESSING), 0)
+    heals = first == 0 or plan.steps[first].uses_origin
+    manifest = plan.base.manifest
+    if not heals or not any(each.uses_origin for each in plan.steps):
+        return None
+    if first and manifest.definition.task != plan.task.describe():
+        return None
+    if not origin(manifest, plan.base.history)[1]:
+        return None
+    found, trusted = find_origin(plan.base, plan.store), plan.base.ref.trust_remote_code
+    return Teacher(
+        (), lambda: open_network(found.folder, plan.task, plan.store, trust_remote_code=trusted)
+    )
 
 
 def _stand_in(adapter: Adapter, module: nn.Module, opened: Opened) -> Teacher | None:
