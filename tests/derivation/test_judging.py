@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chains import LORA, MERGE, modified
+from chains import LORA, MERGE, TUNE, modified
 from reuselib.derivation import judging
 from reuselib.derivation.derive import Runtime, derive
 from reuselib.derivation.execution import execute
@@ -121,6 +121,18 @@ class TestWhatIsJudged:
 
         assert caught.value.problems[0].key == "gates[0].acuracy"
 
+    def test_a_child_of_a_run_that_began_elsewhere_is_held_against_this_base(self, chain):
+        figures = read_figures(chain.tuned.folder)
+        gate = Gate(figure="loss", max_drop=100)
+
+        done = execute(chain.plan((TUNE,), base=chain.merged.folder, gates=(gate,)), Runtime())
+
+        assert done.children[0].reused
+        (verdict,) = done.verdicts
+        change = figures.after["loss"] - figures.before["loss"]
+        assert verdict["measured"] == pytest.approx(change, abs=1e-6)
+        assert verdict["measured"] != figures.after["loss"] - figures.flat_origin()["loss"]
+
     def test_a_repeated_run_needs_no_torch(self, chain):
         code = f"""
 import sys
@@ -134,6 +146,10 @@ from reuselib.tasks.text_classification import TextClassification
 class Plan:
     gates, store = (Gate(figure="accuracy", min=0.0), Gate(figure="flops", max_ratio=2)), Store(Path({str(chain.store)!r}))
     task = TextClassification(labels=("bad", "good"))
+    class base:
+        class manifest:
+            class digests:
+                dir_hash = {chain.execution.plan.base.manifest.digests.dir_hash!r}
 folder = Path({str(chain.merged.folder)!r})
 print(len(pass_gates(Plan, folder, Manifest.read(folder), reused=True)), "torch" in sys.modules)
 """

@@ -14,7 +14,7 @@ from chains import LORA, MERGE, TUNE, text_chain, text_rows
 from reuselib.derivation.derive import Runtime
 from reuselib.derivation.execution import execute
 from reuselib.derivation.plan import plan
-from reuselib.errors import SourceError
+from reuselib.errors import SourceError, TrainingError
 from reuselib.measure.drift import calibration_error
 from reuselib.measure.latency import Protocol
 from reuselib.measure.probe import Probe
@@ -269,3 +269,18 @@ def _raising(error):
         raise error
 
     return fail
+
+
+def test_a_model_whose_outputs_are_no_numbers_is_told_before_a_step_takes_its_time(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    base = tiny_bert(tmp_path / "base", head=True)
+    tensors = load_file(base / "model.safetensors")
+    tensors["classifier.bias"][0] = float("nan")
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    made = plan(base, TUNE, task=TextClassification(), data=text_rows(), store=tmp_path / "store")
+
+    with pytest.raises(TrainingError, match="the loss of the network on the test rows is nan"):
+        execute(made, Runtime())
+
+    assert made.finished() == ()

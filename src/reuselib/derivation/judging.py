@@ -7,8 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reuselib.derivation.origin import origin
 from reuselib.derivation.plan import Plan
 from reuselib.errors import GateFailed
+from reuselib.lineage.chain import history
 from reuselib.measure.gates import UNSTABLE, Verdict, judge
 from reuselib.model.figures import Figures, read_figures
 
@@ -23,8 +25,9 @@ def pass_gates(
 ) -> tuple[dict[str, Json], ...]:
     """Judge the last child by its recorded figures, and note in the store what it missed.
 
-    A figure that was recorded as unstable is measured anew if the child was made in an earlier run; everything else
-    is taken from the record, so that a repeated run loads no network.
+    If the child was made in an earlier run, a figure that was recorded as unstable is measured anew, and so is what a
+    base that the record does not speak of has for figures; everything else is taken from the record, so that a repeated
+    run loads no network.
 
     Returns:
         The verdict on every bound, see `measure.gates.Verdict`.
@@ -35,6 +38,10 @@ def pass_gates(
     if not plan.gates:
         return ()
     figures = read_figures(folder)
+    if reused and _began_elsewhere(plan, folder, manifest, figures):
+        from reuselib.derivation.measuring import held_against_base
+
+        figures = held_against_base(plan, folder, manifest, figures, protocol)
     verdicts = _judged(plan, figures)
     if reused and any(each.measured == UNSTABLE for each in verdicts):
         verdicts = _judged(plan, _timed_anew(plan, folder, manifest, figures, protocol))
@@ -53,6 +60,17 @@ def pass_gates(
 
 def _judged(plan: Plan, figures: Figures) -> tuple[Verdict, ...]:
     return judge(plan.gates, figures.flat(), figures.flat_origin(), figures.ratios(), plan.task)
+
+
+def _began_elsewhere(plan: Plan, folder: Path, manifest: Manifest, figures: Figures) -> bool:
+    """Whether a child is found by another run than the one that made it, from another base in its chain.
+
+    Where nothing compresses, its figures were held against the base of that run.
+    """
+    known = figures.origin.get("dir_hash")
+    if known in (None, plan.base.manifest.digests.dir_hash):
+        return False
+    return not origin(manifest, history(folder))[1]
 
 
 def _timed_anew(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from reuselib.derivation.origin import COMPRESSING, find_origin
 from reuselib.derivation.origin import origin as origin_of
 from reuselib.derivation.plan import Plan, as_parent, identity
-from reuselib.errors import IntegrityError, SourceError
+from reuselib.errors import IntegrityError, SourceError, TrainingError
 from reuselib.measure.bootstrap import intervals
 from reuselib.measure.compare import Side, compare, recordable
 from reuselib.measure.probe import Measured, Probe, measured_cost, times
@@ -88,7 +89,7 @@ class Gauge:
             child, origin = self._timed(measured, module), self._remembered(found)
         else:
             child, origin = self._alternated(measured, module, found)
-        told = self._beside(found, origin, child, alternated=self._compressed(adapter, parent))
+        told = self.beside(found, origin, child, alternated=self._compressed(adapter, parent))
         return child, self._figures(before, child, outcome, told)
 
     def keep(self, child: Pinned, side: Side) -> None:
@@ -104,7 +105,15 @@ class Gauge:
     def _measured(self, module: nn.Module, folder: Path) -> Measured:
         if self.probe is None:
             return Measured(cost=measured_cost(module, folder))
-        return self.probe.measure(module, folder)
+        measured = self.probe.measure(module, folder)
+        odd = next((k for k, v in measured.metrics.items() if not math.isfinite(v)), "")
+        if odd:
+            raise TrainingError(
+                f"the {odd} of the network on the test rows is {measured.metrics[odd]}",
+                expected="finite outputs on every row",
+                fix="look for NaN or infinity in the weights of the model before this step, and in the rows",
+            )
+        return measured
 
     def _timed(self, measured: Measured, module: nn.Module) -> Side:
         return Side(measured, self.probe.time(module)[0] if self.probe is not None else {})
@@ -158,9 +167,10 @@ class Gauge:
             else self.plan.base
         )
 
-    def _beside(
+    def beside(
         self, found: Pinned, origin: Side, child: Side, *, alternated: bool
     ) -> dict[str, Json]:
+        """What is recorded of the origin and of the child against it."""
         parts = self.probe.slices if self.probe is not None else {}
         comparison = compare(origin, child, parts, alternated=alternated)
         told = {
@@ -228,6 +238,19 @@ def time_again(
     reference = gauge.open(found.folder).module
     first, second = (Side(Measured(), each) for each in gauge.probe.time(reference, opened.module))
     return compare(first, second, {}).speedup, times(second.timings), times(first.timings)
+
+
+def held_against_base(
+    plan: Plan, folder: Path, manifest: Manifest, figures: Figures, protocol: Protocol | None
+) -> Figures:
+    """The figures of a finished child, with the plan's base for origin."""
+    from reuselib.derivation.session import begin
+
+    opened, session = begin(plan, folder)
+    gauge = Gauge(plan, session, protocol)
+    child = gauge.before(as_parent(folder, manifest), opened.module)
+    origin = gauge.before(plan.base, gauge.open(plan.base.folder).module)
+    return replace(figures, origin=gauge.beside(plan.base, origin, child, alternated=False))
 
 
 def _listed(measured: Measured) -> dict[str, Json]:
