@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from chains import run, text_rows
+from chains import other_labels, run, text_rows
 from reuselib.adapter import ModelRef
 from reuselib.adapters.finetune import FineTune
 from reuselib.adapters.lora import LoRA
@@ -272,6 +272,15 @@ def test_training_keeps_the_zeros_and_every_edge_is_proven(healed):
             assert not weights[trained][name].equal(weights[made][name]), name
     for child in execution.children:
         assert all(finding.holds for finding in prove(child.folder, store))
+
+
+def test_a_sparse_model_that_gets_a_head_of_other_labels_is_proven(healed):
+    execution, store = healed
+    sparse = execution.children[0].folder
+
+    done = run(FineTune(fit=SHORT), sparse, store.path, data=other_labels())
+
+    assert all(finding.holds for finding in prove(done.children[0].folder, store))
 
 
 def test_the_child_opens_in_plain_transformers(healed):

@@ -104,7 +104,7 @@ def _dropped(parent: Pinned, outcome: Outcome) -> tuple[str, ...]:
 
     Also if that has the name of the head that was initialised in its stead.
     """
-    if form_of(parent.manifest) != "dense":
+    if form_of(parent.manifest) not in ("dense", "sparse"):
         return ()
     known = headers(parent.folder)
     names = {outcome.renamed.get(name, f"{outcome.prefix}{name}") for name in known}
