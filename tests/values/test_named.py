@@ -5,13 +5,12 @@ import pytest
 from reuselib import catalog
 from reuselib.adapter import ModelRef
 from reuselib.errors import RecipeError
+from reuselib.testing.bench import SETTINGS
 from reuselib.values.named import families, parse_adapter, parse_task, parse_value
 
 
-@pytest.mark.parametrize("kind", catalog.ADAPTERS)
-def test_an_adapter_comes_back_from_what_it_describes(kind):
-    adapter = catalog.adapter(kind)()
-
+@pytest.mark.parametrize("adapter", SETTINGS.values(), ids=lambda each: each.kind)
+def test_an_adapter_comes_back_from_what_it_describes(adapter):
     assert parse_adapter(adapter.describe()) == adapter
 
 
