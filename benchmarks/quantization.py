@@ -33,7 +33,7 @@ from rig import faster_by, in_turns, keep, machine
 from torch import Tensor, nn
 
 from reuselib import Quantize, TextClassification
-from reuselib.quantization.kernels import Fbgemm
+from reuselib.quantization.kernels import ByRow
 from reuselib.quantization.layers import QuantizedLinear
 from reuselib.quantization.replacing import linear_layers
 from reuselib.quantization.rounding import nearest
@@ -166,7 +166,7 @@ def products(module: nn.Module, num_rows: int, rounds: int) -> dict[str, Any]:
         rows, weight = torch.randn(num_rows, num_inputs), torch.randn(num_outputs, num_inputs)
         layer = QuantizedLinear(num_inputs, num_outputs, scheme("int8"), bias=False)
         layer.fill(nearest(weight, scheme("int8")))
-        packed = Fbgemm(layer, bits=8).packed
+        packed = ByRow(layer, bits=8).packed
         actions = {
             "fp32": lambda rows=rows, weight=weight: nn.functional.linear(rows, weight),
             "int8": lambda rows=rows, packed=packed: MULTIPLY(rows, 0.05, 128, packed),

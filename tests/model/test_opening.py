@@ -11,6 +11,8 @@ from transformers import AutoModelForSequenceClassification
 
 from chains import LORA, flip, other_labels, plain_peft, plain_text_logits, run
 from reuselib.adapter import ModelRef
+from reuselib.adapters.quantize import Quantize
+from reuselib.derivation.derive import Runtime, derive
 from reuselib.errors import IncompatibleStep, IntegrityError, SourceError, UnsafeModel
 from reuselib.lineage.store import Store
 from reuselib.lineage.tensors import Tensors, save_tensors
@@ -296,3 +298,12 @@ class TestLoadWeights:
             "UNKNOWN_TENSOR",
             name.replace("_", "."),
         )
+
+
+def test_a_child_built_by_its_record_serves_no_other_labels(chain, store):
+    """Its configuration does not describe it, so no head can be put on it."""
+    runtime = Runtime(store=chain.store)
+    child = derive(chain.merged.folder, Quantize(), task=TASK, data=chain.rows, runtime=runtime)
+
+    with pytest.raises(IncompatibleStep, match="built by the record of its own steps"):
+        open_network(child.folder, TextClassification(labels=("a", "b", "c")), store)

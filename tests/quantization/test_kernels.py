@@ -133,14 +133,19 @@ def test_an_unknown_kernel_is_refused():
         pass
 
 
-def test_inputs_are_rounded_as_compressed_tensors_does(inputs):
+@pytest.mark.parametrize("strategy", ["token", "tensor"])
+def test_inputs_are_rounded_as_compressed_tensors_does(inputs, strategy):
     from compressed_tensors.quantization import QuantizationArgs
     from compressed_tensors.quantization.lifecycle.forward import fake_quantize
     from compressed_tensors.quantization.utils.helpers import compute_dynamic_scales_and_zp
 
-    how = QuantizationArgs(num_bits=8, symmetric=True, strategy="token", dynamic=True)
+    symmetric = strategy == "token"
+    inputs = inputs if symmetric else inputs + 0.7  # off centre
+    how = QuantizationArgs(num_bits=8, symmetric=symmetric, strategy=strategy, dynamic=True)
     scale, zero = compute_dynamic_scales_and_zp(value=inputs, args=how, module=torch.nn.Identity())
 
-    steps, ours = rounded_inputs(inputs.view(-1, 64))
+    steps, ours = rounded_inputs(inputs.view(-1, 64), whole=not symmetric)
 
-    assert (steps * ours).view_as(inputs).equal(fake_quantize(inputs, scale, zero, how))
+    theirs = fake_quantize(inputs, scale, zero, how)
+    assert torch.allclose((steps * ours).view_as(inputs), theirs, atol=1e-6)
+    assert len(steps.unique()) <= 256

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from reuselib.errors import IncompatibleStep
 from reuselib.quantization.grid import fits_pairs
 from reuselib.quantization.layers import IntegerLinear
 from reuselib.quantization.schemes import scheme
@@ -97,3 +98,10 @@ def test_later_blocks_see_what_the_rounded_ones_give(dense, batches):
     module, _ = solved(dense, batches, INT4, Method("gptq"))
 
     assert not module.get_submodule("1.down").codes().equal(alone.get_submodule("1.down").codes())
+
+
+def test_awq_takes_one_grid_only():
+    mixed = {"a": INT4, "b": scheme("int4-weight", group_size=8)}
+
+    with pytest.raises(IncompatibleStep, match="awq rescales channels that several layers share"):
+        solve(torch.nn.Identity(), None, [], mixed, Method("awq"))

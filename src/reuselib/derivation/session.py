@@ -189,7 +189,7 @@ class Session:
             pinned.folder, self.task, self.store, trust_remote_code=ref.trust_remote_code
         )
         module = complete(opened).module
-        refuse_other_form(pinned.manifest.name, opened.form)
+        refuse_other_form(pinned.manifest.name, opened.form, self.form)
         rows = list(islice(self.splits.train, NUM_COMPARED)) if self.rows is not None else []
         refuse_other_processor(
             pinned.manifest.name, self.task, rows, (self.encoded.processor, opened.processor)

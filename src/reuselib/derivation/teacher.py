@@ -45,12 +45,18 @@ def complete(opened: Opened) -> Opened:
     return opened
 
 
-def refuse_other_form(name: str, form: str) -> None:
-    """What another model's weights are taken from must have plain ones.
+def refuse_other_form(name: str, form: str, own: str) -> None:
+    """What another model's weights are taken from must have plain ones, and zeros where the chain has them.
 
     Raises:
-        IncompatibleStep: it holds an adapter or integer weights.
+        IncompatibleStep: it holds an adapter or integer weights, or only one of the two models is sparse.
     """
+    if {form, own} == {"dense", "sparse"}:
+        raise IncompatibleStep(
+            f"{name} is {form}, but the model before this step is {own}: whose zeros should be kept?",
+            expected=f"a {own} model",
+            fix="sparsify after this step, or begin with the other model",
+        )
     if form not in ("dense", "sparse"):
         raise IncompatibleStep(
             f"{name} is of form '{form}', so it has no plain weights to start from",

@@ -60,7 +60,9 @@ def open_network(
         loaded = task.load(folder, trust_remote_code=trust_remote_code)
         return _as_loaded(loaded)
     if internal.requires:
-        _refuse_other_task(manifest, task)
+        _refuse_other_task(
+            manifest, task, "holds an adapter only", "merge it for its own task first"
+        )
         adapter = recorded_adapter(manifest)
         below = needed_folder(manifest, store)
         base = open_network(below, task, store, trust_remote_code=trust_remote_code)
@@ -68,6 +70,10 @@ def open_network(
         adapter.load(module, folder)
         processor = base.processor
     elif internal.rebuild:
+        why = "is built by the record of its own steps"
+        _refuse_other_task(
+            manifest, task, why, "fine-tune for the new task before the step that made it"
+        )
         module, processor = _rebuilt(folder, task, internal), task.processor(folder)
     else:
         loaded = task.load(folder, trust_remote_code=trust_remote_code)
@@ -127,16 +133,16 @@ def needed_folder(manifest: Manifest, store: Store) -> Path:
     return found
 
 
-def _refuse_other_task(manifest: Manifest, task: Task) -> None:
-    """An adapter cannot be separated from the outputs it was trained for; its file does not name them."""
+def _refuse_other_task(manifest: Manifest, task: Task, why: str, fix: str) -> None:
+    """What a configuration does not describe cannot be given another head; its files name no labels."""
     kind, made_for = _labels(manifest.definition.task or {})
     wanted_kind, asked = _labels(task.describe())
     if kind != wanted_kind or (asked is not None and asked != made_for):
         raise IncompatibleStep(
-            f"{manifest.name} holds an adapter only, trained for {kind} with labels {made_for}, "
-            f"and cannot serve {wanted_kind} with labels {asked}",
+            f"{manifest.name} {why}, trained for {kind} with labels {made_for}, and "
+            f"cannot serve {wanted_kind} with labels {asked}",
             expected="the task it was trained for",
-            fix="merge it for its own task first; the merged model can be the base for another one",
+            fix=f"{fix}; the model that comes of it can be the base for another task",
         )
 
 

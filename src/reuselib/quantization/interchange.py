@@ -85,7 +85,8 @@ def _arguments(bits: int, strategy: str, *, dynamic: bool) -> dict[str, Json]:
     return {
         "num_bits": bits,
         "type": "int",
-        "symmetric": True,
+        # one range for a whole tensor need not be centred on zero
+        "symmetric": strategy != "tensor",
         "strategy": strategy,
         "dynamic": dynamic,
     }

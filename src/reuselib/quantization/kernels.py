@@ -1,8 +1,8 @@
 """How a quantized layer is computed: the fastest way this machine has, chosen by name, built lazily, never saved.
 
-- `fbgemm`: integers by integers, the core operator of torch for x86 CPUs; rows do not depend on one another, so an
-  output does not change with what else is in the batch. On CPUs whose 16-bit sums could overflow, layers that are not
-  on a paired grid (see `grid.Grid.paired`) take their inputs with 7 bits: `fbgemm-7bit`.
+- `fbgemm`: integers by integers, the core operators of torch for x86 CPUs. With a scale a token, rows do not depend on
+  one another, so an output does not change with what else is in the batch. On CPUs whose 16-bit sums could overflow,
+  layers that are not on a paired grid (see `grid.Grid.paired`) take their inputs with 7 bits: `fbgemm-7bit`.
 - `dequantized`: weights are restored to floating point once and kept; inputs are rounded as the scheme says. The way
   wherever there is no integer kernel, and for layers with weights of 4 or 8 bits and inputs left alone: torch's CPU
   kernels for those (`_weight_int4pack_mm_for_cpu`, `_weight_int8pack_mm`) were measured on an AVX2 machine at 925 and
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from reuselib.quantization.layers import IntegerLinear
 
 KERNELS = ("fbgemm", "fbgemm-7bit", "dequantized", "torchao")
+
+_LEAST = 1.1920929e-07
+"""Least step of inputs: fp32's epsilon, as compressed-tensors has it."""
 
 _WANTED: ContextVar[str] = ContextVar("kernel", default="")
 
@@ -71,11 +74,12 @@ def wanted() -> str:
 def build(layer: IntegerLinear) -> Kernel:
     """The kernel for a layer as it is now, with its weights laid out as that kernel needs them."""
     asked, integer = wanted(), layer.scheme.activations is not None
-    if integer and asked == "torchao":
+    if layer.scheme.activations == "token" and asked == "torchao":
         return Torchao(layer)
     if integer and asked in ("", "fbgemm", "fbgemm-7bit") and _has_fbgemm(layer):
         wide = asked != "fbgemm-7bit" and (not _overflows() or fits_pairs(layer.codes()))
-        return Fbgemm(layer, bits=8 if wide else 7)
+        by_row = layer.scheme.activations == "token"
+        return (ByRow if by_row else Whole)(layer, bits=8 if wide else 7)
     return Dequantized(layer)
 
 
@@ -84,24 +88,35 @@ def rounded_inputs(inputs: Tensor, whole: bool = False) -> tuple[Tensor, Tensor]
 
     Args:
         inputs: fp32 [rows, in].
-        whole: one scale for all rows instead of one each.
+        whole: one range for all rows, which need not be centred on zero, instead of one scale each.
 
     Returns:
-        fp32 [rows, in] whole numbers from -128 to 127, and fp32 [rows, 1] or [1, 1].
+        fp32 [rows, in] whole numbers, 256 different ones at most, and fp32 [rows, 1] or [1, 1].
     """
-    steps, scale = in_steps(inputs, 127.5, whole)
+    if whole:
+        return _rounded_together(inputs)
+    steps, scale = in_steps(inputs, 127.5)
     return steps.clamp_(-128, 127).round_(), scale
 
 
-def in_steps(inputs: Tensor, reach: float, whole: bool) -> tuple[Tensor, Tensor]:
-    """Inputs divided by the step with which the largest of a row, or of all, lies `reach` steps from zero; the step."""
+def in_steps(inputs: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+    """Inputs divided by the step with which the largest of a row lies `reach` steps from zero; the steps [rows, 1]."""
     import torch
 
     # one large tensor serves for both, which spares the time to get memory for another
     steps = inputs.abs()
-    scale = steps.amax().view(1, 1) if whole else steps.amax(dim=1, keepdim=True)
-    scale = scale.div_(reach).clamp_min_(torch.finfo(torch.float32).eps)
+    scale = steps.amax(dim=1, keepdim=True).div_(reach).clamp_min_(_LEAST)
     return torch.div(inputs, scale, out=steps), scale
+
+
+def _rounded_together(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    import torch
+
+    least, most = torch.aminmax(inputs)
+    least, most = least.clamp_max(0.0), most.clamp_min(0.0)
+    scale = ((most - least) / 255).clamp_min(_LEAST).view(1, 1)
+    zero = (-least / scale).round()
+    return ((inputs / scale).round() + zero).clamp(0, 255) - zero, scale
 
 
 class Dequantized:
@@ -123,14 +138,13 @@ class Dequantized:
         return torch.nn.functional.linear(steps * scale, self.weight, self.bias)
 
 
-class Fbgemm:
+class ByRow:
     """An integer product: each row of inputs is divided by its own scale first, so that one fixed scale serves all."""
 
     def __init__(self, layer: IntegerLinear, *, bits: int) -> None:
-        self.name = "fbgemm" if bits == 8 else "fbgemm-7bit"
+        self.name = _name(bits)
         self.middle = 1 << (bits - 1)
         self.reach = self.middle - 0.5 if bits == 8 else self.middle - 1.0
-        self.whole = layer.scheme.activations == "tensor"
         self.bias = layer.bias
         self.packed = _packed(layer.codes(), layer.weight_scale[:, 0])
 
@@ -138,13 +152,32 @@ class Fbgemm:
         """See `Kernel`."""
         import torch
 
-        steps, scale = in_steps(inputs, self.reach, self.whole)
+        steps, scale = in_steps(inputs, self.reach)
         # the operator rounds to [0, 255]; with 7 bits, 2 x 127 x 127 leaves room in 16 bits
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
         outputs = multiply(steps, 1.0, self.middle, self.packed)
         if self.bias is None:
             return outputs.mul_(scale)
         return torch.addcmul(self.bias, outputs, scale, out=outputs)
+
+
+class Whole:
+    """An integer product in one operator, which finds one range for all inputs by itself."""
+
+    def __init__(self, layer: IntegerLinear, *, bits: int) -> None:
+        self.name = _name(bits)
+        self.narrow = bits < 8
+        self.packed = _packed(layer.codes(), layer.weight_scale[:, 0], layer.bias)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """See `Kernel`."""
+        import torch
+
+        return torch.ops.quantized.linear_dynamic(inputs, self.packed, self.narrow)
+
+
+def _name(bits: int) -> str:
+    return "fbgemm" if bits == 8 else "fbgemm-7bit"
 
 
 class Torchao:
@@ -155,20 +188,19 @@ class Torchao:
     def __init__(self, layer: IntegerLinear) -> None:
         _require_torchao()
         import torch
-        from torchao.quantization.granularity import PerRow, PerTensor
+        from torchao.quantization.granularity import PerRow
         from torchao.quantization.quantize_.workflows.int8.int8_tensor import (
             Int8Tensor,
             QuantizeTensorToInt8Kwargs,
         )
 
-        whole = layer.scheme.activations == "tensor"
         self.bias = layer.bias
         self.weight = Int8Tensor(
             layer.codes(),
             layer.weight_scale,
             [1, layer.in_features],
             torch.float32,
-            act_quant_kwargs=QuantizeTensorToInt8Kwargs(PerTensor() if whole else PerRow()),
+            act_quant_kwargs=QuantizeTensorToInt8Kwargs(PerRow()),
         )
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -185,7 +217,7 @@ def _has_fbgemm(layer: IntegerLinear) -> bool:
     return on_cpu and "fbgemm" in torch.backends.quantized.supported_engines
 
 
-def _packed(codes: Tensor, scales: Tensor) -> object:
+def _packed(codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> object:
     import warnings
 
     import torch
@@ -198,7 +230,7 @@ def _packed(codes: Tensor, scales: Tensor) -> object:
         try:
             zero_points = torch.zeros(len(scales), dtype=torch.long)
             weight = torch._make_per_channel_quantized_tensor(codes, scales, zero_points, 0)
-            return torch.ops.quantized.linear_prepack(weight, None)
+            return torch.ops.quantized.linear_prepack(weight, bias)
         finally:
             torch.backends.quantized.engine = engine
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from reuselib.calibration.statistics import LAYERS
 from reuselib.calibration.streaming import Visit, stream
+from reuselib.errors import IncompatibleStep
 from reuselib.quantization.awq import awq, protecting_factor
 from reuselib.quantization.factors import Factored, exponents, factor
 from reuselib.quantization.folding import Choose, Fold, balance
@@ -66,6 +67,7 @@ def solve(
     """
     from reuselib.quantization.proof import change
 
+    _refuse_mixed(layers, method)
     solved = Solved()
     names = [*layers]
     for visit in stream(module, task, batches, names, gram=method.name != "rtn"):
@@ -77,6 +79,16 @@ def solve(
             solved.changes[name] = change(weight, rounded)
             replace_linear(module, name, how).fill(rounded, layer.bias)  # type: ignore[arg-type]
     return solved
+
+
+def _refuse_mixed(layers: Mapping[str, Scheme], method: Method) -> None:
+    grids = {each.grid for each in layers.values()}
+    if method.name == "awq" and len(grids) > 1:
+        raise IncompatibleStep(
+            "awq rescales channels that several layers share, but `schemes` puts layers on different grids",
+            expected="one scheme for all layers that are quantized",
+            fix="leave the others out with `none`, or use method=gptq or rtn",
+        )
 
 
 def _prepare(
@@ -91,7 +103,6 @@ def _prepare(
         return visit.layers
     choose: Choose
     if method.name == "awq":
-        # layers that share their inputs have one scheme, but for exceptions by hand
         grid = layers[next(iter(visit.layers))].grid
         choose = partial(protecting_factor, grid=grid)
     else:
