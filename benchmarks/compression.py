@@ -1,10 +1,10 @@
 """What does a compressed model cost, and how much smaller and faster is it?
 
-A small real encoder is fine-tuned, then compressed in three ways, each recorded by reuselib as a chain of children:
+A small real encoder is fine-tuned, then compressed in four ways, each recorded by reuselib as a chain of children:
 
-- `int8`: quantized, embeddings included;
+- `int8`: quantized, embeddings included, with one range for a layer's inputs; `int8_token` with one for each token;
 - `ffn`: half of every feed-forward layer pruned, then healed by distillation from the model before;
-- `whole`: every other block and three quarters of the feed-forward parts pruned, healed, quantized.
+- `whole`: every other block and four fifths of the feed-forward parts pruned, healed, quantized.
 
 Each is compared with the fine-tuned model as plain transformers runs it (fp32, eager): accuracy on the same test rows
 with a paired bootstrap interval, bytes, floating-point operations, and time, in turns, for 32 sentences of about 50
@@ -66,17 +66,17 @@ class Setting:
 
     def chains(self) -> dict[str, tuple[Adapter, ...]]:
         """Steps after the fine-tuning, by name."""
-        int8 = Quantize(scheme="int8", embeddings="int8")
-        relations = Losses(relations=1.0)
-        rebuild = replace(self.heal, epochs=14, learning_rate=5e-4)
+        int8 = Quantize(scheme="int8", embeddings="int8", activations="tensor")
+        relations, longer = Losses(relations=1.0), replace(self.heal, epochs=2 * self.heal.epochs)
+        half, fewer = (
+            Prune(ffn=0.5, importance="taylor"),
+            Prune(ffn=0.8, blocks=WHOLE_DROPS, importance="taylor"),
+        )
         return {
             "int8": (int8,),
-            "ffn": (Prune(ffn=0.5), Distill(fit=self.heal)),
-            "whole": (
-                Prune(ffn=0.75, blocks=WHOLE_DROPS, importance="taylor"),
-                Distill(losses=relations, fit=rebuild),
-                int8,
-            ),
+            "int8_token": (replace(int8, activations="token"),),
+            "ffn": (half, Distill(losses=relations, fit=self.heal)),
+            "whole": (fewer, Distill(losses=relations, fit=longer), int8),
         }
 
     def derive(self, base: str | Model, steps: Sequence[Adapter]) -> Model:
@@ -194,11 +194,11 @@ def senses(store: Path) -> Setting:
     """Is this sense of an adjective positive?"""
     rows = Data(source="sample:senses").load()
     tune = FitPlan(epochs=4, learning_rate=2e-4)
-    heal = FitPlan(epochs=4, learning_rate=3e-4)
+    heal = FitPlan(epochs=7, learning_rate=5e-4)
     return Setting(BASE, TextClassification(), rows, tune, heal, sentences(), store)
 
 
-def docstrings(store: Path, num_train: int = 2048, num_test: int = 1500) -> Setting:
+def docstrings(store: Path, num_train: int = 1024, num_test: int = 1000) -> Setting:
     """Which package is a sentence of documentation from?"""
     whole = Data(source="sample:docstrings").load()
     random = np.random.default_rng(0)
@@ -207,7 +207,7 @@ def docstrings(store: Path, num_train: int = 2048, num_test: int = 1500) -> Sett
     known = {row["package"] for row in train}
     rows = Splits.of(train=train, test=[row for row in test if row["package"] in known])
     tune = FitPlan(epochs=4, learning_rate=3e-4)
-    heal = FitPlan(epochs=4, learning_rate=3e-4)
+    heal = FitPlan(epochs=7, learning_rate=5e-4)
     return Setting(BASE, TextClassification(label="package"), rows, tune, heal, sentences(), store)
 
 
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--smoke", action="store_true", help="a tiny network, in seconds")
     parser.add_argument("--only", choices=SETTINGS, help="one of the data sets")
     parser.add_argument("--store", type=Path, help="keep the children there")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, all_cores():

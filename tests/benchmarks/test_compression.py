@@ -17,8 +17,8 @@ def test_the_benchmark_runs_and_holds_every_chain_against_the_model_before(tmp_p
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300, capture_output=True)
 
     found = json.loads(output.read_text())["data"]["tiny"]
-    assert set(found) == {"tuned", "int8", "ffn", "whole"}
-    for name in ("int8", "ffn", "whole"):
+    assert set(found) == {"tuned", "int8", "int8_token", "ffn", "whole"}
+    for name in ("int8", "int8_token", "ffn", "whole"):
         lost = found[name]["points_lost"]
         assert lost["low"] <= lost["mean"] <= lost["high"]
         assert set(found[name]["faster_by"]) == {"batch 32", "batch 1"}
