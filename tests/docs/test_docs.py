@@ -19,6 +19,7 @@ import pytest
 import reuselib
 from reuselib import catalog
 from reuselib.adapter import Adapter, ModelRef
+from reuselib.adapters.prune import Prune
 from reuselib.adapters.quantize import Quantize
 from reuselib.calibration.plan import Calibration
 from reuselib.cli import main
@@ -230,8 +231,11 @@ def tiny_world(recipe: Recipe, folder: Path) -> Recipe:
 
 def fitted(step: Adapter) -> Adapter:
     """A step whose sizes fit a network of 32 channels and a file of 32 rows."""
+    few = Calibration(num_rows=32)
     if isinstance(step, Quantize) and step.group_size is not None:
-        return replace(step, group_size=16, calibration=Calibration(num_rows=32))
+        return replace(step, group_size=16, calibration=few)
+    if isinstance(step, Prune) and step.importance == "taylor":
+        return replace(step, calibration=few)
     return step
 
 
