@@ -8,7 +8,7 @@ what stays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -167,9 +167,26 @@ def ranked(
         # the best unit of a pool never goes
         stays = int(scores.sort(descending=True, stable=True).indices[0])
         candidates += [(s, at, -n) for n, s in enumerate(scores.tolist()) if n != stays]
+    return spend(pools, (at for _, at, _ in sorted(candidates)), share, round_to)
+
+
+def spend(
+    pools: Sequence[Pool], order: Iterable[int], share: float, round_to: int | None
+) -> dict[str, int]:
+    """How many units each pool loses if they go in an order, until a share of all is gone.
+
+    Args:
+        pools: what competes. Heads go by whole key/value groups.
+        order: the pool, by index, that the next unit or group is taken from.
+        share: of all units to lose.
+        round_to: leave a multiple of so many in each pool, rounded up.
+
+    Raises:
+        IncompatibleStep: nothing would go.
+    """
     budget = int(sum(pool.size * len(pool.places) for pool in pools) * share + SLACK)
     lost = dict.fromkeys((pool.name for pool in pools), 0)
-    for _, at, _ in sorted(candidates):
+    for at in order:
         pool = pools[at]
         step = pool.repeats if pool.num_groups > 1 else 1
         if budget < step * len(pool.places):

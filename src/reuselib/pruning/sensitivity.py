@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from reuselib.errors import TrainingError
 from reuselib.network.families import family
 from reuselib.network.layers import matrix
-from reuselib.pruning.budget import SLACK, Pool, most, refuse_idle
+from reuselib.pruning.budget import Pool, spend
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -121,27 +121,15 @@ def shared_out(
     Raises:
         IncompatibleStep: nothing would go.
     """
-    steps: list[tuple[float, int, int]] = []
+    steps: list[tuple[float, int]] = []
     for at, pool in enumerate(pools):
         measured = found["pools"][pool.name]["kl"]
         step = pool.repeats if pool.num_groups > 1 else 1
         slopes = _slopes([pool.size * each for each in (0.0, *SHARES)], [0.0, *measured])
         for number in range(0, pool.size - step, step):
             slope = next(slope for end, slope in slopes if number < end)
-            steps.append((slope / len(pool.places), at, step))
-    budget = int(sum(pool.size * len(pool.places) for pool in pools) * share + SLACK)
-    lost = dict.fromkeys((pool.name for pool in pools), 0)
-    for _, at, step in sorted(steps, key=lambda each: each[:2]):
-        pool = pools[at]
-        if step * len(pool.places) > budget:
-            break
-        lost[pool.name] += step
-        budget -= step * len(pool.places)
-    if round_to:
-        lost = {pool.name: most(pool, lost[pool.name] / pool.size, round_to) for pool in pools}
-    if not any(lost.values()):
-        refuse_idle(pools[0], share, round_to)
-    return lost
+            steps.append((slope / len(pool.places), at))
+    return spend(pools, (at for _, at in sorted(steps)), share, round_to)
 
 
 def _slopes(numbers: Sequence[float], costs: Sequence[float]) -> list[tuple[float, float]]:
