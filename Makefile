@@ -13,10 +13,10 @@ help:  ## say what there is
 quickstart: .venv/.with-samples  ## derive a model from recipes/quickstart.yaml into ./quickstart-model
 	$(BIN)/reuselib run recipes/quickstart.yaml --output quickstart-model --overwrite
 
-test: .venv/.with-samples,trackers,dev  ## run the tests
+test: .venv/.with-samples,trackers,sign,bom,scan,dev  ## run the tests
 	$(PYTEST)
 
-check: .venv/.with-samples,trackers,dev,lint  ## look at the code without running it
+check: .venv/.with-samples,trackers,sign,bom,scan,dev,lint  ## look at the code without running it
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _invoke(arguments: Sequence[str]) -> int:
+    from reuselib.cli import evidence  # noqa: F401 - adds its verbs
     from reuselib.cli.verbs import app
 
     try:

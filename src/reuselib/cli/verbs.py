@@ -1,16 +1,14 @@
-"""The verbs: each a few lines over functions that anyone can call."""
+"""The verbs that make and compare models: each a few lines over functions that anyone can call."""
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from reuselib.adapter import Json
+from reuselib.cli.options import AsJson, Store, print_json
 
 app = typer.Typer(
     help="Adapt pre-trained models, and get the evidence of how with them.",
@@ -30,14 +28,6 @@ Changes = Annotated[
         help="Changes to the recipe, such as 'seed=3' or 'steps[0].lora.fit.epochs=1' (in quotes).",
     ),
 ]
-Store = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of finished children; else REUSELIB_STORE, else your cache folder.",
-        show_default=False,
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
 @app.command()
@@ -82,7 +72,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
     except GateFailed as error:  # its figures are worth seeing all the more
         failure, execution = error, replace(execution, verdicts=error.verdicts)
     if as_json:
-        _print(outcome.to_json(execution))
+        print_json(outcome.to_json(execution))
     else:
         outcome.show(execution)
     if failure is not None:
@@ -103,7 +93,7 @@ def check(
     with shown() as report:
         rehearsals = rehearse(plan, report)
     if as_json:
-        _print(estimate.to_json(plan, rehearsals))
+        print_json(estimate.to_json(plan, rehearsals))
     else:
         estimate.show(plan, rehearsals)
 
@@ -155,29 +145,9 @@ def compare(
     with shown() as report:
         comparing = compare_models(models, recipe=told, store=store, report=report)
     if as_json:
-        _print(comparing.to_json())
+        print_json(comparing.to_json())
     else:
         comparison.show(comparing)
-
-
-@app.command()
-def verify(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model folder.")],
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Check a model folder against its manifest: every file, every tensor. Needs no network and runs no code of it."""
-    from reuselib.cli.verdict import show_report
-    from reuselib.errors import IntegrityError
-    from reuselib.lineage.verify import verify
-
-    report = verify(folder)
-    if as_json:
-        _print(report.to_json())
-    else:
-        show_report(report, folder)
-    if not report.ok:
-        raise typer.Exit(IntegrityError.exit_code)
 
 
 @app.command()
@@ -190,7 +160,7 @@ def schema(
     """Print the JSON schema of recipes, for editors and other tools."""
     from reuselib.recipe.schema import schema
 
-    _print(schema(plugins=not ours))
+    print_json(schema(plugins=not ours))
 
 
 @app.command()
@@ -201,10 +171,6 @@ def adapters(*, as_json: AsJson = False) -> None:
 
     found = listing.rows(catalog.ADAPTER_GROUP)
     if as_json:
-        _print([row.to_json() for row in found])
+        print_json([row.to_json() for row in found])
     else:
         listing.show(found)
-
-
-def _print(value: Json) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -19,6 +19,7 @@ from reuselib.lineage.compare import changed_files, changed_tensors
 from reuselib.lineage.digest import all_files, file_digests, is_payload, parse_checksums
 from reuselib.lineage.inventory import Inventory, take_inventory
 from reuselib.lineage.manifest import MANIFEST, Manifest
+from reuselib.lineage.policy import Policy
 from reuselib.lineage.record import CHECKSUMS, TENSORS
 from reuselib.lineage.report import Problem, Report
 from reuselib.lineage.rows import parse_rows
@@ -35,7 +36,7 @@ _NEVER_CHECKED = (
 )
 
 
-def verify(folder: Path) -> Report:
+def verify(folder: Path, *, policy: Policy | None = None) -> Report:
     """Check a model folder against its manifest.
 
     Raises:

@@ -1,0 +1,271 @@
+"""The verbs that ask what a model folder is: each a few lines over functions that anyone can call."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from reuselib.cli.options import AsJson, Folder, Parents, PolicyFile, Rows, Store, print_json
+from reuselib.cli.verbs import app
+
+
+@app.command()
+def verify(
+    folder: Folder,
+    *,
+    policy: PolicyFile = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="PEM file of a public key that must have signed it; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a model folder against its manifest: every file, every tensor. Needs no network and runs no code of it."""
+    from reuselib.cli.verdict import show_report
+    from reuselib.errors import IntegrityError
+    from reuselib.lineage.policy import demands
+    from reuselib.lineage.verify import verify
+
+    report = verify(folder, policy=demands(policy, keys=key or ()))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        show_report(report, folder)
+    if not report.ok:
+        raise typer.Exit(IntegrityError.exit_code)
+
+
+@app.command()
+def prove(
+    folder: Folder, *, parents: Parents = None, store: Store = None, as_json: AsJson = False
+) -> None:
+    """Check every step that led to a model against its parents' weights. Exit code 5: a claim does not hold."""
+    from reuselib.cli.proof import show_proof
+    from reuselib.errors import IntegrityError
+    from reuselib.evidence.prove import prove
+
+    proof = prove(folder, parents=parents or (), store=store)
+    if as_json:
+        print_json(proof.to_json())
+    else:
+        show_proof(proof)
+    if not proof.ok:
+        raise typer.Exit(IntegrityError.exit_code)
+
+
+@app.command()
+def trace(
+    place: Annotated[
+        Path, typer.Argument(metavar="PLACE", help="A model folder; with --children, a store.")
+    ],
+    *,
+    form: Annotated[
+        Literal["tree", "json", "dot", "mermaid", "prov"],
+        typer.Option("--format", help="How to print it."),
+    ] = "tree",
+    children: Annotated[
+        bool,
+        typer.Option("--children", help="All models in a store, under what they were made from."),
+    ] = False,
+    policy: PolicyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw where a model came from, one line a model, from its own folder: no weights are read, no parent is needed."""
+    from reuselib.cli.tree import show_trace
+    from reuselib.forensics.trace import trace, trace_store
+    from reuselib.lineage.policy import demands
+
+    found = trace_store(place) if children else trace(place, policy=demands(policy))
+    if as_json or form == "json":
+        print_json(found.to_json())
+    elif form == "tree":
+        show_trace(found)
+    else:
+        sys.stdout.write(found.drawn(form))
+
+
+@app.command()
+def diff(
+    one: Annotated[Path, typer.Argument(metavar="A", help="A model folder.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say what two models have in common and where they differ: files, tensors, recipe, figures. Needs no manifest."""
+    from reuselib.cli.differences import show_difference
+    from reuselib.forensics.diff import diff
+
+    difference = diff(one, other)
+    if as_json:
+        print_json(difference.to_json())
+    else:
+        show_difference(difference)
+
+
+@app.command()
+def kin(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODELS", help="Folders of two models or more.")
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Guess from weights alone which model was made from which. A guess is marked as inferred, never more."""
+    from reuselib.cli.differences import show_kinship
+    from reuselib.forensics.kin import kin
+
+    kinship = kin(models)
+    if as_json:
+        print_json(kinship.to_json())
+    else:
+        show_kinship(kinship)
+
+
+@app.command()
+def reproduce(  # noqa: PLR0913 - one parameter for each option
+    folder: Folder,
+    *,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Only this many steps of the training, held against the trail that was recorded.",
+            show_default=False,
+        ),
+    ] = None,
+    window: Annotated[
+        Literal["first", "last", "random"], typer.Option(help="Which steps these are.")
+    ] = "first",
+    data: Rows = None,
+    parents: Parents = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a model again from its manifest and compare: bit-equal, within tolerance, metric-equal, or different."""
+    from reuselib.cli.progress import shown
+    from reuselib.cli.replay import show_reproduction
+    from reuselib.errors import IntegrityError
+    from reuselib.evidence.reproduce import Window, reproduce
+
+    part = Window(steps, window) if steps is not None else None
+    with shown() as report:
+        found = reproduce(
+            folder, window=part, data=data, parents=parents or (), store=store, report=report
+        )
+    if as_json:
+        print_json(found.to_json())
+    else:
+        show_reproduction(found)
+    if not found.ok:
+        raise typer.Exit(IntegrityError.exit_code)
+
+
+@app.command()
+def audit(  # noqa: PLR0913 - one parameter for each option
+    folder: Folder,
+    *,
+    policy: PolicyFile = None,
+    data: Rows = None,
+    parents: Parents = None,
+    store: Store = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write the findings here, as JSON.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify, prove, measure claims again, look at licences, formats, card and gaps. Exit code 5: not acceptable."""
+    from reuselib.cli.findings import show_audit
+    from reuselib.cli.progress import shown
+    from reuselib.errors import IntegrityError
+    from reuselib.evidence.audit import audit
+    from reuselib.lineage.policy import demands
+
+    with shown() as report:
+        found = audit(
+            folder,
+            policy=demands(policy),
+            data=data,
+            parents=parents or (),
+            store=store,
+            report=report,
+        )
+    if output is not None:
+        found.write(output)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        show_audit(found)
+    if not found.ok:
+        raise typer.Exit(IntegrityError.exit_code)
+
+
+@app.command()
+def keygen(
+    private: Annotated[
+        Path,
+        typer.Argument(
+            metavar="KEY", help="Where the private key goes; the public one goes to KEY.pub."
+        ),
+    ],
+) -> None:
+    """Make a pair of keys to sign with and to verify with."""
+    from reuselib.signing.keys import make_keys
+
+    public = make_keys(private)
+    typer.echo(
+        f"private key {private}: keep it to yourself\npublic key  {public}: hand it to who verifies"
+    )
+
+
+@app.command()
+def sign(
+    folder: Folder,
+    *,
+    key: Annotated[Path, typer.Option(help="PEM file of your private key.")],
+    certificate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="PEM file of the key's certificate, then those of its issuers; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Sign every file of a model folder, the record included, as OpenSSF Model Signing: writes model.sig."""
+    from reuselib.signing.sign import sign
+
+    signature = sign(folder, key, certificates=certificate or ())
+    typer.echo(f"{folder}: signed by {signature.signer}; {signature.num_files} files in model.sig")
+
+
+@app.command()
+def export(
+    folder: Folder,
+    *,
+    to: Annotated[
+        Literal["bom", "card", "intoto", "spdx"],
+        typer.Option(
+            help="CycloneDX bill of materials, Hugging Face model card, signed statement, or SPDX.",
+        ),
+    ],
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Private key that signs the statement.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to, instead of standard output.", show_default=False)
+    ] = None,
+) -> None:
+    """Write what the record says in a form that other tools read."""
+    from reuselib.exchange.export import export
+
+    data = export(folder, to, key=key)
+    if output is None:
+        sys.stdout.write(data.decode())
+    else:
+        output.write_bytes(data)

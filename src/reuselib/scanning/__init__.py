@@ -1,0 +1,1 @@
+"""What a model folder holds that could harm whoever opens it, judged without opening it."""

@@ -1,0 +1,1 @@
+"""Who vouches for a model folder: OpenSSF signatures, and the strictness in front of them."""
