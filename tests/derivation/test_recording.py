@@ -359,3 +359,42 @@ def test_the_root_is_the_end_of_the_chain_of_bases(chain, tmp_path):
 
     card = (made.children[-1].folder / "README.md").read_text()
     assert 'base_model: "file:own-root"' in card
+
+
+class TestLicences:
+    """Terms go down the chain as far as somebody stated them, and with who did."""
+
+    @pytest.fixture
+    def children(self, chain, tmp_path):
+        base = tiny_bert(tmp_path / "base")
+        (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+        return run((LORA, Merge()), base, tmp_path / "store", data=chain.rows).children
+
+    def test_the_card_of_the_base_is_read_and_a_child_inherits(self, children):
+        for child, source in zip(children, ("declared", "inherited"), strict=True):
+            [parent] = child.manifest.parents
+            assert parent.annotations == {"license": "apache-2.0", "license_source": source}
+            assert child.manifest.annotations == {
+                "license": "apache-2.0",
+                "license_source": "inherited",
+            }
+            assert verify(child.folder).ok
+
+    def test_without_a_word_nothing_is_recorded(self, chain):
+        assert chain.lora.manifest.annotations == {}
+        assert chain.lora.manifest.parents[0].annotations == {}
+
+    def test_parents_of_other_terms_leave_the_child_without(self, chain, tmp_path):
+        folders = [tiny_bert(tmp_path / name, head=True, seed=n) for n, name in enumerate("ab")]
+        for folder, licence in zip(folders, ("mit", "cc-by-nc-4.0"), strict=True):
+            (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+        average = Merge(models=(ModelRef(str(folders[1])),), weights=(0.5, 0.5))
+        task = TextClassification(labels=("bad", "good"))
+
+        [child] = run(average, folders[0], tmp_path / "store", data=None, task=task).children
+
+        assert [parent.annotations["license"] for parent in child.manifest.parents] == [
+            "mit",
+            "cc-by-nc-4.0",
+        ]
+        assert child.manifest.annotations == {}

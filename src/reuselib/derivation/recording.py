@@ -17,6 +17,7 @@ from reuselib.lineage.descriptors import Descriptor, Parent
 from reuselib.lineage.details import Details
 from reuselib.lineage.environment import environment, versions
 from reuselib.lineage.headers import headers
+from reuselib.lineage.licence import inherited, licence_of
 from reuselib.lineage.manifest import Manifest
 from reuselib.lineage.record import Draft, record
 from reuselib.model.figures import Figures
@@ -56,6 +57,7 @@ def write_record(
             finished=outcome.finished,
             invocation_id=f"urn:uuid:{uuid.uuid4()}",
         ),
+        annotations=_inherited([parent, *(other for _, other in others)]),
     )
     manifest = record(
         folder,
@@ -119,7 +121,16 @@ def _data(plan: Plan) -> dict[str, Json] | None:
 
 
 def _parent(name: str, role: str, pinned: Pinned) -> Parent:
-    return Parent(name, role, pinned.uri, pinned.manifest.digests, pinned.manifest.sha256)
+    manifest = pinned.manifest
+    licence = licence_of(manifest, pinned.folder)
+    terms = licence.to_json() if licence else {}
+    return Parent(name, role, pinned.uri, manifest.digests, manifest.sha256, terms)
+
+
+def _inherited(parents: Sequence[Pinned]) -> dict[str, Json]:
+    """The child's terms, as far as they follow from its parents'."""
+    licence = inherited(licence_of(each.manifest, each.folder) for each in parents)
+    return licence.to_json() if licence else {}
 
 
 def _dependencies(
