@@ -7,9 +7,11 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from chains import flip
 from reuselib.adapter import ModelRef
@@ -97,6 +99,16 @@ class TestHub:
     def test_what_the_hub_takes_for_no_id_is_an_error_in_words(self, hub, store, name):
         with pytest.raises(SourceError, match="cannot be had from the hub"):
             resolve(ModelRef(name), store)
+
+    def test_a_hub_that_cannot_be_reached_is_an_error_in_words(self, hub, store, monkeypatch):
+        """Really asked, at an address where nobody listens."""
+        monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: False)
+        monkeypatch.setattr(
+            "huggingface_hub.HfApi", partial(HfApi, endpoint="http://127.0.0.1:9", token=False)
+        )
+
+        with pytest.raises(SourceError, match="acme/bert cannot be had from the hub"):
+            resolve(ModelRef("acme/bert"), store)
 
     def test_a_link_out_of_the_repository_is_refused(self, hub, store, tmp_path):
         (tmp_path / "secret").write_text("x")

@@ -194,7 +194,11 @@ def _distribution(top: str) -> str:
 
 def _hub(ref: ModelRef) -> _Place:
     from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage] - of its client: an answer or no connection
+        LocalEntryNotFoundError,
+    )
 
     try:
         if (
@@ -214,8 +218,8 @@ def _hub(ref: ModelRef) -> _Place:
             expected="a model that was downloaded before, or a connection (HF_HUB_OFFLINE is respected)",
             fix="connect once, or use a local folder or `package:` source",
         ) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (HTTPError, HFValidationError, OSError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise SourceError(
             f"{ref.source}{'@' + ref.revision if ref.revision else ''} cannot be had from the hub: {reason}",
             expected="an existing model id and revision that you may read",
