@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter, Json, as_json
-from reuselib.derivation.card import card
 from reuselib.derivation.origin import find_origin
 from reuselib.derivation.plan import Plan, form_of, references
+from reuselib.exchange.card import card
+from reuselib.exchange.dossier import Dossier
 from reuselib.lineage.chain import walk
 from reuselib.lineage.definition import Definition, Internal
 from reuselib.lineage.descriptors import Descriptor, Parent
@@ -18,7 +19,6 @@ from reuselib.lineage.details import Details
 from reuselib.lineage.environment import environment, versions
 from reuselib.lineage.headers import headers
 from reuselib.lineage.licence import inherited, licence_of
-from reuselib.lineage.manifest import Manifest
 from reuselib.lineage.record import Draft, record
 from reuselib.model.figures import Figures
 from reuselib.model.source import Pinned, resolve
@@ -67,18 +67,8 @@ def write_record(
         ancestors=ancestors,
         byproducts=outcome.byproducts,
     )
-    (folder / "README.md").write_text(
-        card(manifest, figures, _root(manifest, ancestors)), encoding="utf-8"
-    )
-
-
-def _root(manifest: Manifest, ancestors: Mapping[str, bytes]) -> str:
-    """The uri of the base that the chain of first parents ends in."""
-    chain = walk(manifest, ancestors).manifests
-    parent = manifest.parents[0]
-    while above := chain[parent.manifest_sha256].parents:
-        parent = above[0]
-    return parent.uri
+    dossier = Dossier(manifest, figures, walk(manifest, ancestors).manifests)
+    (folder / "README.md").write_text(card(dossier), encoding="utf-8")
 
 
 def _internal(plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome) -> Internal:
