@@ -134,7 +134,7 @@ def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child],
         adapter = plan.steps[index]
         report = _labelled(runtime.report, f"[{index + 1}/{len(plan.steps)}] {adapter.kind}")
         child, opened = _step(
-            gauge, adapter, parent, opened, replace(session, report=report, settled={})
+            gauge, adapter, parent, opened, replace(session, report=report, settled={}, trails=[])
         )
         made.append(child)
         parent = as_parent(child.folder, child.manifest)

@@ -57,6 +57,7 @@ def write_record(
             finished=outcome.finished,
             invocation_id=f"urn:uuid:{uuid.uuid4()}",
         ),
+        trails=outcome.trails,
         annotations=_inherited([parent, *(other for _, other in others)]),
     )
     manifest = record(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from reuselib.data import Splits
     from reuselib.derivation.plan import Plan
     from reuselib.lineage.store import Store
+    from reuselib.lineage.trail import Trail
     from reuselib.model.opening import Opened
     from reuselib.task import Batch, Examples, Processor, Rows, Task
     from reuselib.training.lessons import Lesson
@@ -92,6 +93,8 @@ class Session:
     """What must be replayed to open again a network that `load` gave, should an adapter hand it back."""
     settled: dict[str, Json] = field(default_factory=dict)
     """In what way the last `fit` ran: precision, device, processes, threads."""
+    trails: list[Trail] = field(default_factory=list)
+    """One of each `fit`, in order."""
 
     @property
     def splits(self) -> Splits:
@@ -139,6 +142,8 @@ class Session:
         )
         result = fit(module, plan, job)
         self.settled.update(result.facts)
+        if result.trail is not None:
+            self.trails.append(result.trail)
         return dict(result.metrics)
 
     def evaluate(self, module: nn.Module, split: str = "test") -> dict[str, float]:

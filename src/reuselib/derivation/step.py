@@ -20,6 +20,8 @@ from reuselib.model.opening import Opened
 if TYPE_CHECKING:
     from torch import nn
 
+    from reuselib.lineage.trail import Trail
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -45,6 +47,8 @@ class Outcome:
     """What the task's simple method reaches, see `Task.reference`."""
     settled: Mapping[str, Json]
     """In what way the loop ran, such as its precision and device."""
+    trails: tuple[Trail, ...]
+    """Digests of the state on the way, of each training."""
     cost: Cost
     started: datetime
     finished: datetime
@@ -109,6 +113,7 @@ def perform(
         byproducts=adapted.byproducts,
         reference=session.reference(),
         settled=dict(session.settled),
+        trails=tuple(session.trails),
         cost=cost(module, folder, num_trainable=num_trainable),
         started=began,
         finished=datetime.now(UTC),

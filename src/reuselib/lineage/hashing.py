@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from reuselib.errors import IntegrityError, SourceError
+
+T = TypeVar("T")
 
 _CHUNK = 2**18  # Small enough to stay in the second-level cache between reading and hashing.
 
@@ -53,15 +56,28 @@ def sha256_all(spans: Sequence[Span]) -> list[str]:
         sizes = [span.size for span in spans]
     except OSError as error:
         raise _unreadable(error) from error
+    return _on_all_cores(sha256, spans, sizes)
+
+
+def sha256_memory(pieces: Sequence[memoryview]) -> list[str]:
+    """The digest of every piece of memory, in the order given. Nobody may write to them meanwhile."""
+    return _on_all_cores(
+        lambda piece: hashlib.sha256(piece).hexdigest(), pieces, [piece.nbytes for piece in pieces]
+    )
+
+
+def _on_all_cores(
+    digest: Callable[[T], str], items: Sequence[T], sizes: Sequence[int]
+) -> list[str]:
     # The largest first: otherwise one large piece, begun last, leaves the other cores idle.
-    order = sorted(range(len(spans)), key=lambda index: -sizes[index])
+    order = sorted(range(len(items)), key=lambda index: -sizes[index])
     pool = ThreadPoolExecutor(num_cores())
     try:
-        digests = dict(zip(order, pool.map(sha256, [spans[index] for index in order]), strict=True))
+        digests = dict(zip(order, pool.map(digest, [items[index] for index in order]), strict=True))
     finally:
         # Whoever interrupts should not wait for gigabytes that nobody needs any more.
         pool.shutdown(cancel_futures=True)
-    return [digests[index] for index in range(len(spans))]
+    return [digests[index] for index in range(len(items))]
 
 
 def sha256(span: Span) -> str:

@@ -20,6 +20,7 @@ from reuselib.lineage.disk import writing
 from reuselib.lineage.inventory import take_inventory
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.rows import dump_rows
+from reuselib.lineage.trail import TRAIL, Trail, dump_trails
 
 if TYPE_CHECKING:
     from reuselib.adapter import Json
@@ -35,6 +36,7 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     TENSORS: ("tensor-inventory", "application/vnd.reuselib.tensors+jsonl"),
     METRICS: ("metrics", "application/vnd.reuselib.metrics+json"),
     ENVIRONMENT: ("environment", "application/vnd.reuselib.environment+json"),
+    TRAIL: ("trail", "application/vnd.reuselib.trail+jsonl"),
 }
 _BYPRODUCT = ("finding", "application/json")
 
@@ -47,6 +49,8 @@ class Draft:
     definition: Definition
     details: Details = field(default_factory=Details)
     annotations: Mapping[str, Json] = field(default_factory=dict)
+    trails: tuple[Trail, ...] = ()
+    """Of what was trained, in order; none if nothing was."""
 
 
 def record(
@@ -89,6 +93,8 @@ def record(
         METRICS: canonical.dumps(metrics),
         ENVIRONMENT: canonical.dumps(environment),
     }
+    if draft.trails:
+        files[TRAIL] = dump_trails(draft.trails)
     files.update(
         {byproduct_file(name): canonical.dumps(each) for name, each in (byproducts or {}).items()}
     )

@@ -46,7 +46,12 @@ def in_order(rows: Iterable[TensorRow]) -> list[TensorRow]:
 
 def tensor_hash(rows: Iterable[TensorRow]) -> str:
     """`tensorHash1`, the identity of weights whatever the container: files, order and metadata do not count."""
-    digest = hashlib.sha256(b"tensorHash1\n")
+    return inventory_hash("tensorHash1", rows)
+
+
+def inventory_hash(algorithm: str, rows: Iterable[TensorRow]) -> str:
+    """The digest over tensors that begins with the name of what it is the digest of."""
+    digest = hashlib.sha256(f"{algorithm}\n".encode())
     for row in in_order(rows):
         shape = ",".join(map(str, row.shape))
         digest.update(f"{row.sha256}  {row.dtype}  {shape}  ".encode())

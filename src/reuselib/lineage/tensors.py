@@ -108,7 +108,7 @@ def save_tensors(
     # Wide types first, as the format's own writer has it: every tensor then starts where its type
     # may.
     names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name.encode()))
-    codes = _codes()
+    codes = dtype_codes()
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in names:
@@ -124,17 +124,19 @@ def save_tensors(
     with writing(path), path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            file.write(_raw(tensors[name]))
+            file.write(raw_bytes(tensors[name]))
 
 
-def _raw(tensor: torch.Tensor) -> memoryview:
+def raw_bytes(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a tensor as a file holds them, shared with it if it is contiguous and on the CPU."""
     import torch
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
 
 
-def _codes() -> dict[torch.dtype, str]:
+def dtype_codes() -> dict[torch.dtype, str]:
+    """The name of each type in a safetensors file."""
     import torch
 
     return {getattr(torch, name): code for code, name in _TORCH_NAMES.items()}

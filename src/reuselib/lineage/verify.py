@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from reuselib.errors import IntegrityError, ReuseError, SourceError
-from reuselib.lineage.chain import ANCESTORS, read_ancestors, walk
+from reuselib.lineage.acceptance import beyond_verify, conflicts, stale
+from reuselib.lineage.chain import ANCESTORS, Chain, read_ancestors, walk
 from reuselib.lineage.compare import changed_files, changed_tensors
-from reuselib.lineage.digest import all_files, file_digests, is_payload, parse_checksums
+from reuselib.lineage.digest import SIGNATURE, all_files, file_digests, parse_checksums
+from reuselib.lineage.hashing import Span, sha256_all
 from reuselib.lineage.inventory import Inventory, take_inventory
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.policy import Policy
@@ -24,12 +26,13 @@ from reuselib.lineage.record import CHECKSUMS, TENSORS
 from reuselib.lineage.report import Problem, Report
 from reuselib.lineage.rows import parse_rows
 from reuselib.lineage.sniff import unsafe_format
+from reuselib.lineage.tiers import Tier
+from reuselib.lineage.trail import TRAIL, parse_trails
 
 T = TypeVar("T")
 
 _MAX_SIDECAR = 2**28
 _NEVER_CHECKED = (
-    "who made it: no signature was looked at",
     "whether the parents' weights lead to these: they were not compared",
     "whether the recorded metrics can be measured again",
     "README.md: the model card is a view, not part of the record",
@@ -37,14 +40,17 @@ _NEVER_CHECKED = (
 
 
 def verify(folder: Path, *, policy: Policy | None = None) -> Report:
-    """Check a model folder against its manifest.
+    """Check a model folder against its manifest and, with a policy, who signed it and what else is demanded.
+
+    Of the policy, what needs the parents' weights or a measurement is `audit`'s to enforce; the report says so.
 
     Raises:
-        SourceError: there is no such folder.
+        SourceError: there is no such folder, or a key of the policy cannot be read.
+        MissingExtra: the policy trusts somebody, the folder is signed, and `reuselib[sign]` is not installed.
     """
     if not folder.is_dir():
         raise SourceError(f"no folder {folder}", expected="a model folder", fix="check the path")
-    return _Verification(folder).run()
+    return _Verification(folder, policy).run()
 
 
 @dataclass
@@ -52,9 +58,13 @@ class _Verification:
     """One run over one folder: a step that fails is noted, and the steps that do not need it go on."""
 
     folder: Path
+    policy: Policy | None
     problems: list[Problem] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    signer: str = ""
+    chain: Chain | None = None
 
     def run(self) -> Report:
         # Paths first: nothing below may follow a link out of the folder.
@@ -62,8 +72,7 @@ class _Verification:
         if names is None:
             return self._report()
         self.checked.append("paths: only plain files with portable names")
-        payload = [name for name in names if is_payload(name)]
-        self._check_formats(payload)
+        self._check_formats(names)
         if MANIFEST not in names:
             self._note(IntegrityError("MISSING_LINEAGE", f"there is no {MANIFEST}", path=MANIFEST))
             return self._report()
@@ -74,10 +83,13 @@ class _Verification:
         sidecars = self._check_byproducts(manifest, names)
         inventory = self._check_payload(manifest, sidecars)
         self._check_ancestors(manifest, names)
-        return self._report(manifest, inventory)
+        files = self._digest_all(names, inventory)
+        self._check_signature(names, files)
+        self._check_policy(manifest)
+        return self._report(manifest, inventory, files)
 
-    def _check_formats(self, payload: Iterable[str]) -> None:
-        for name in payload:
+    def _check_formats(self, names: Iterable[str]) -> None:
+        for name in names:
             if why := self._attempt(partial(unsafe_format, self.folder / name)):
                 self._note(IntegrityError("UNSAFE_FORMAT", f"{name}: {why}", path=name))
         self.checked.append("formats: no pickles and no code, judged by content")
@@ -96,11 +108,15 @@ class _Verification:
             data = self._attempt(partial(self._read, name))
             if data is not None and hashlib.sha256(data).hexdigest() == digest:
                 sound[name] = data
+                if name == TRAIL:
+                    self._attempt(partial(parse_trails, data, path=name))
             elif data is not None:
                 self._note(IntegrityError("DIGEST_MISMATCH", f"{name} was changed", path=name))
         for name in sorted(present - set(expected) - {MANIFEST}):
             if not name.startswith(f"{ANCESTORS}/"):
-                self._note(IntegrityError("UNSIGNED_FILE", f"{name} is not recorded", path=name))
+                self._refuse_unrecorded(
+                    IntegrityError("UNSIGNED_FILE", f"{name} is not recorded", path=name)
+                )
         self.checked.append(f"record: {len(expected)} files of lineage/ by digest")
         return sound
 
@@ -156,7 +172,8 @@ class _Verification:
         errors = []
         if recorded is not None:
             errors = list(changed_files(recorded, inventory.files, changed))
-        self._note(*errors)
+        for error in errors:
+            self._refuse_unrecorded(error)
         self._check_identity(
             "dirHash",
             manifest.digests.dir_hash,
@@ -178,16 +195,81 @@ class _Verification:
         chain = self._attempt(lambda: walk(manifest, ancestors or {}))
         if chain is None:
             return
+        self.chain = chain
         for parent in chain.missing:
-            self.unchecked.append(
-                f"MISSING_PARENT: the history of {parent.name!r}, whose manifest is not at hand"
-            )
+            what = f"the history of {parent.name!r}, whose manifest is not at hand"
+            if self.policy and self.policy.require:
+                self._note(IntegrityError("MISSING_PARENT", what, path=ANCESTORS))
+            else:
+                self.unchecked.append(f"MISSING_PARENT: {what}")
         reached = {f"{ANCESTORS}/{digest}.json" for digest in chain.manifests}
         for name in names:
             if name.startswith(f"{ANCESTORS}/") and name not in reached:
                 what = f"{name} is no manifest of an ancestor"
                 self._note(IntegrityError("PARENT_STATEMENT_MISMATCH", what, path=name))
         self.checked.append(f"history: {len(chain.manifests)} manifests of ancestors by digest")
+
+    def _digest_all(self, names: Iterable[str], inventory: Inventory | None) -> Mapping[str, str]:
+        """SHA-256 of everything that a signature is about; empty if something cannot be read."""
+        known = inventory.files if inventory else {}
+        others = [name for name in names if name not in known and name != SIGNATURE]
+        digests = self._attempt(lambda: sha256_all([Span(self.folder / name) for name in others]))
+        if inventory is None or digests is None:
+            return {}
+        return {**known, **dict(zip(others, digests, strict=True))}
+
+    def _check_signature(self, names: Iterable[str], files: Mapping[str, str]) -> None:
+        """Of a signature only that of somebody whom the verifier trusts says anything."""
+        policy = self.policy
+        present = SIGNATURE in names
+        if policy is None or not (policy.trusted_keys or policy.trusted_roots):
+            why = "no policy names a key to trust" if present else "there is no signature"
+            self.unchecked.append(f"who made it: {'it is signed, but ' if present else ''}{why}")
+            return
+        if not present and "signed" not in policy.require:
+            self.unchecked.append("who made it: there is no signature, and none is demanded")
+            return
+        if not files:
+            self.unchecked.append("the signature: the files cannot be read safely")
+            return
+        from reuselib.signing.check import check_signature
+
+        try:
+            found = check_signature(self.folder, policy, files)
+        except IntegrityError as error:
+            # A signature that nobody demanded may well be by somebody else.
+            if error.code == "UNTRUSTED_SIGNER" and "signed" not in policy.require:
+                self.warnings.append(Problem.of(error))
+            else:
+                self._note(error)
+            self.unchecked.append("who made it: no signature holds that the policy trusts")
+            return
+        named = {problem.path for problem in self.problems} | {w.path for w in self.warnings}
+        for error in found.problems:
+            if error.path not in named:
+                self._refuse_unrecorded(error)
+        self.unchecked.extend(f"{name}: the signer left it out" for name in found.ignored)
+        if not found.problems:
+            self.signer = found.signer
+            self.checked.append(f"signature: {len(files)} files, signed by {found.signer}")
+
+    def _check_policy(self, manifest: Manifest) -> None:
+        """What else is demanded, as far as the folder alone can tell."""
+        chain = self.chain or Chain({})
+        self._note(*conflicts(manifest, chain))
+        if self.policy is None:
+            return
+        self._note(*stale(manifest, chain, self.policy))
+        self.unchecked.extend(beyond_verify(self.policy))
+        self.checked.append("policy: what the folder alone can tell")
+
+    def _refuse_unrecorded(self, error: IntegrityError) -> None:
+        """Note a problem; one about a file that nobody recorded, as the policy has it."""
+        lenient = self.policy is not None and self.policy.unrecorded == "warn"
+        if lenient and error.code == "UNSIGNED_FILE":
+            self.warnings.append(Problem.of(error))
+        else:
+            self._note(error)
 
     def _read(self, name: str) -> bytes:
         path = self.folder / name
@@ -209,14 +291,28 @@ class _Verification:
     def _note(self, *errors: ReuseError) -> None:
         self.problems.extend(Problem.of(error) for error in errors)
 
+    def _tier(self) -> Tier:
+        if self.problems or self.chain is None:
+            return "broken"
+        if self.chain.missing:
+            return "missing"
+        return "signed" if self.signer else "recorded"
+
     def _report(
-        self, manifest: Manifest | None = None, inventory: Inventory | None = None
+        self,
+        manifest: Manifest | None = None,
+        inventory: Inventory | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> Report:
         return Report(
             problems=tuple(self.problems),
             checked=tuple(self.checked),
             unchecked=(*self.unchecked, *_NEVER_CHECKED),
+            warnings=tuple(self.warnings),
+            signer=self.signer,
+            tier=self._tier(),
             manifest=manifest,
+            files=files or {},
             num_files=len(inventory.files) if inventory else 0,
             num_tensors=len(inventory.rows) if inventory else 0,
             num_bytes=inventory.num_bytes if inventory else 0,

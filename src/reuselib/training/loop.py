@@ -24,6 +24,7 @@ from reuselib.training.seeds import seeded
 from reuselib.training.stages import Stages
 from reuselib.training.stopping import Best
 from reuselib.training.threads import all_cores
+from reuselib.training.trail import Recorder
 from reuselib.training.watch import Seen, Watch
 from reuselib.training.zeros import zeros_kept
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from reuselib.adapter import Attach, Objective
+    from reuselib.lineage.trail import Trail
     from reuselib.task import Batch, Examples, Processor, Task
 
 
@@ -68,6 +70,10 @@ class FitResult:
     `examples_per_second`; with early stopping also `best_epoch` (from 0) and `validation_<metric>`."""
     facts: dict[str, str | int]
     """In what way: `precision`, `device`, `num_processes`, `num_threads`."""
+    trail: Trail | None = None
+    """Digests of the state on the way; only the first of several processes has it."""
+    trail_seconds: float = 0.0
+    """What that took, of the `seconds`."""
 
 
 def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
@@ -104,7 +110,9 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
             "num_processes": accelerator.num_processes,
             "num_threads": threads,
         }
-        return FitResult(loop.run(), facts)
+        metrics, trail = loop.run()
+        spent = loop.recorder.seconds if loop.recorder is not None else 0.0
+        return FitResult(metrics, facts, trail, spent)
 
 
 @dataclass
@@ -120,15 +128,20 @@ class Loop:
     accelerator: Accelerator
     optimizer: AcceleratedOptimizer
     watch: Watch = field(default_factory=Watch)
+    recorder: Recorder | None = field(init=False, default=None)
     step: int = 0
     num_rows: int = 0
     loss_sum: float | Tensor = 0.0
     """Loss and targets of the present epoch so far."""
     num_targets: float = 0.0
 
-    def run(self) -> dict[str, float]:
-        """Train for as long as the plan says."""
+    def run(self) -> tuple[dict[str, float], Trail | None]:
+        """Train for as long as the plan says; figures, and the trail."""
         started = time.perf_counter()
+        if self.accelerator.is_main_process:
+            total = num_steps(self.plan, len(self.job.train))
+            learned = tuple(self.stages.opens)
+            self.recorder = Recorder(self.module, learned, total, len(self.job.train))
         best = self._best()
         lengths = costs(self.job.train, self.job.task) if self.plan.group_by_length else None
         epoch = 0
@@ -138,6 +151,7 @@ class Loop:
                 self._validate(best, epoch)
                 if best.exhausted and epoch >= self.stages.last_opening:
                     break
+        trail = None if self.recorder is None else self.recorder.finish()
         if best is not None:
             best.restore(self.module)
         self._check_weights()
@@ -152,7 +166,7 @@ class Loop:
         }
         if best is not None:
             metrics |= {"best_epoch": float(best.epoch), f"validation_{best.metric}": best.value}
-        return metrics
+        return metrics, trail
 
     def _epoch(self, epoch: int, lengths: Sequence[int] | None) -> None:
         learning = self.stages.enter(epoch)
@@ -176,6 +190,8 @@ class Loop:
             self.num_rows += len(rows)
             self.loss_sum = self.loss_sum + loss * targets
             self.num_targets += targets
+            if self.recorder is not None:
+                self.recorder.see(self.step, rows, loss)
             self._tell(total, loss, rate, norm)
         self.watch.look()
 
