@@ -14,6 +14,11 @@ _LOADABLE += (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".vocab", ".tiktoken", ".y
 _RESTORE = "get the folder again from where it came, or make the model again from its recipe"
 
 
+def is_loadable(name: str) -> bool:
+    """Whether some library would read a file, by relative path, when it finds it in a model folder."""
+    return PurePosixPath(name).suffix.lower() in _LOADABLE
+
+
 def changed_tensors(
     recorded: Iterable[TensorRow], found: Iterable[TensorRow]
 ) -> Iterator[IntegrityError]:
@@ -79,7 +84,7 @@ def _unrecorded(name: str, former: str | None) -> IntegrityError:
         return IntegrityError(
             "DIGEST_MISMATCH", f"{name} is recorded as {former}: renamed", path=name, fix=_RESTORE
         )
-    loadable = PurePosixPath(name).suffix.lower() in _LOADABLE
+    loadable = is_loadable(name)
     return IntegrityError(
         "UNSIGNED_LOADABLE" if loadable else "UNSIGNED_FILE",
         f"{name} is not recorded" + (", but libraries would load it" if loadable else ""),

@@ -17,7 +17,9 @@ from pathlib import Path
 from reuselib.errors import IntegrityError, SourceError
 from reuselib.lineage.hashing import Span, sha256, sha256_all
 
-_CARD_AND_SIGNATURE = ("README.md", "model.sig")
+SIGNATURE = "model.sig"
+"""Where the signature is, in a model folder. It covers every other file."""
+CARD = "README.md"
 _MAX_DEPTH = 64
 
 _UNPORTABLE = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:|[. ]$|^\.{0,2}$")
@@ -96,7 +98,7 @@ def payload_files(folder: Path, *, follow_links: bool = False) -> list[str]:
 def is_payload(name: str) -> bool:
     """Whether a file, by relative path, is part of the payload."""
     # Exact names, so that nothing hides in a folder that is called like the model card.
-    return name not in _CARD_AND_SIGNATURE and not name.startswith("lineage/")
+    return name not in (CARD, SIGNATURE) and not name.startswith("lineage/")
 
 
 def all_files(folder: Path, *, follow_links: bool = False) -> list[str]:
@@ -125,7 +127,7 @@ def _walk(root: Path, inside: str, follow_links: bool) -> Iterator[str]:
         ) from error
     for entry in entries:
         name = f"{inside}{entry.name}"
-        if _UNPORTABLE.search(entry.name) or not _is_unicode(entry.name):
+        if not is_portable(entry.name):
             raise _unsafe(name, "its name means something else, or nothing, on other systems")
         if entry.is_symlink():
             if not (follow_links and _is_blob(root, Path(entry.path))):
@@ -139,9 +141,11 @@ def _walk(root: Path, inside: str, follow_links: bool) -> Iterator[str]:
             raise _unsafe(name, "it is neither a file nor a folder")
 
 
-def _is_unicode(name: str) -> bool:
+def is_portable(name: str) -> bool:
+    """Whether the name of one file or folder means the same on all systems."""
     # The file system's undecodable bytes arrive as lone surrogates.
-    return not any("\ud800" <= char <= "\udfff" for char in name)
+    is_unicode = not any("\ud800" <= char <= "\udfff" for char in name)
+    return is_unicode and "/" not in name and not _UNPORTABLE.search(name)
 
 
 def _is_blob(root: Path, link: Path) -> bool:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from reuselib.errors import Problem, RecipeError, SourceError
 from reuselib.lineage.tiers import Tier
+from reuselib.values.binding import FAILED, Binder
+from reuselib.values.document import parse, spell
+
+MAX_BYTES = 2**20
+_DEMANDABLE = ("proven", "replayed", "signed", "recorded")
+"""Tiers that a history can be made to reach; the others say that something is lacking."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +45,114 @@ class Policy:
     allow: tuple[str, ...] = ()
     """Codes of scan warnings that are accepted, such as `CHAT_TEMPLATE`."""
 
+    def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise RecipeError(problems)
+
+    def _problems(self) -> Iterator[Problem]:
+        for index, tier in enumerate(self.require):
+            if tier not in _DEMANDABLE:
+                yield Problem(
+                    "",
+                    spell(("require", index)),
+                    f"`{tier}` cannot be demanded; there are: {', '.join(_DEMANDABLE)}",
+                )
+        if "signed" in self.require and not self.trusted_keys + self.trusted_roots:
+            what = "`signed` needs somebody to trust: name `trusted_keys` or `trusted_roots`"
+            yield Problem("", "require", what)
+        if self.identities and not self.trusted_roots:
+            what = "has no effect without `trusted_roots`: only certificates bear names"
+            yield Problem("", "identities", what)
+        if self.max_age_days is not None and self.max_age_days < 1:
+            yield Problem("", "max_age_days", f"expected at least 1; got {self.max_age_days}")
+        if self.min_completeness is not None and not 0 <= self.min_completeness <= 1:
+            what = f"expected a share from 0 to 1; got {self.min_completeness}"
+            yield Problem("", "min_completeness", what)
+        for index, digest in enumerate(self.superseded):
+            if not re.fullmatch("[0-9a-f]{64}", digest):
+                what = f"expected 64 lower-case hex digits; got {digest[:80]!r}"
+                yield Problem("", spell(("superseded", index)), what)
+
+    @classmethod
+    def read(cls, path: Path) -> Policy:
+        """Read a policy file; see `parse`.
+
+        Raises:
+            SourceError: there is no such file, or it cannot be read.
+            RecipeError: it is no policy, with every problem by file and line.
+        """
+        try:
+            # A device or a huge file must not be read to its end to find out that it is no policy.
+            with path.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise SourceError(
+                f"cannot read the policy {path}: {error.strerror}",
+                expected="a YAML file of yours that says what you demand",
+                fix="check the path",
+            ) from error
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            what = f"is not UTF-8 text (byte {error.start}); save it as UTF-8"
+            raise RecipeError([Problem(str(path), "", what)]) from error
+        return cls.parse(text, str(path), folder=path.absolute().parent)
+
+    @classmethod
+    def parse(cls, text: str, name: str = "", *, folder: Path = Path()) -> Policy:
+        """Read a policy from YAML, strictly: unknown and repeated keys are refused, nothing is converted.
+
+        Args:
+            text: the document.
+            name: what to call it in problems.
+            folder: what the paths in it are relative to.
+
+        Raises:
+            RecipeError: with every problem, by file and line.
+        """
+        document = parse(text, name)
+        binder = Binder(document, {})
+        policy = binder.bind(cls, document.value, ())
+        problems = [*document.problems, *binder.problems]
+        if problems or policy is FAILED:
+            raise RecipeError(problems)
+        for field in ("trusted_keys", "trusted_roots"):
+            paths = [folder / each for each in getattr(policy, field)]
+            problems += [
+                document.problem((field, index), f"there is no file {path}")
+                for index, path in enumerate(paths)
+                if not _is_file(path)
+            ]
+            policy = replace(policy, **{field: tuple(map(str, paths))})
+        if problems:
+            raise RecipeError(problems)
+        return policy
+
 
 def demands(path: Path | None, *, keys: Sequence[Path] = ()) -> Policy | None:
-    """The policy in a file, with `keys` trusted besides; None if neither is given."""
+    """The policy in a file, with a signature by one of `keys` demanded besides; None if neither is given.
+
+    Raises:
+        SourceError: the policy or a key is not there.
+        RecipeError: the file is no policy.
+    """
     if path is None and not keys:
         return None
-    raise NotImplementedError
+    for key in keys:
+        if not _is_file(key):
+            raise SourceError(f"there is no file {key}", expected="a public key", fix="check it")
+    policy = Policy() if path is None else Policy.read(path)
+    if not keys:
+        return policy
+    return replace(
+        policy,
+        trusted_keys=(*policy.trusted_keys, *map(str, keys)),
+        require=tuple(dict.fromkeys((*policy.require, "signed"))),
+    )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # A name too long, or with a NUL in it.
+        return False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reuselib.errors import IntegrityError, ReuseError
 from reuselib.lineage.manifest import Manifest
+from reuselib.lineage.tiers import Tier
 
 if TYPE_CHECKING:
     from reuselib.adapter import Json
@@ -49,6 +51,14 @@ class Report:
     num_files: int = 0
     num_tensors: int = 0
     num_bytes: int = 0
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    """SHA-256 of every file but the signature, by relative path; empty if they could not be read safely."""
+    warnings: tuple[Problem, ...] = ()
+    """What is not as it might be, and accepted by the policy."""
+    signer: str = ""
+    """Who signed it, of those whom the policy trusts; empty if nobody did, or there is no policy."""
+    tier: Tier = "broken"
+    """How well the history is established by what was checked here: that of its weakest edge."""
 
     @property
     def ok(self) -> bool:
@@ -60,6 +70,9 @@ class Report:
         return {
             "ok": self.ok,
             "problems": [vars(problem) for problem in self.problems],
+            "warnings": [vars(problem) for problem in self.warnings],
+            "signer": self.signer or None,
+            "tier": self.tier,
             "checked": list(self.checked),
             "unchecked": list(self.unchecked),
             "name": self.manifest.name if self.manifest else None,
