@@ -14,8 +14,8 @@ from reuselib.adapters.prune import Prune
 from reuselib.adapters.sparsify import Sparsify
 from reuselib.data import Splits
 from reuselib.derivation.teacher import Teacher
-from reuselib.errors import IncompatibleStep, IntegrityError
-from reuselib.evidence.prove import prove
+from reuselib.errors import IncompatibleStep
+from reuselib.evidence.prove import prove_step
 from reuselib.lineage.store import Store
 from reuselib.lineage.tensors import Tensors
 from reuselib.measure.claims import same_bits
@@ -219,7 +219,10 @@ class TestStudent:
         model = Model.load(child.folder, store=tmp_path / "store")
         assert model.module.config.hidden_size == 16
         assert same_bits(model.logits(rows.test), execution.model().logits(rows.test))
-        assert all(each.holds for each in prove(child.folder, Store(tmp_path / "store")))
+        assert all(
+            each.holds
+            for each in prove_step(child.folder, store=Store(tmp_path / "store")).findings
+        )
 
     def test_one_that_lacks_a_head_is_refused_with_the_way_round(self, start, learned, bare_bert):
         module, session = start(learned)
@@ -250,7 +253,10 @@ class TestTeachers:
 
         child = execution.children[-1]
         assert [parent.role for parent in child.manifest.parents] == ["base", "teacher"]
-        assert all(each.holds for each in prove(child.folder, Store(tmp_path / "store")))
+        assert all(
+            each.holds
+            for each in prove_step(child.folder, store=Store(tmp_path / "store")).findings
+        )
         assert len(list((tmp_path / "store" / "lessons").glob("*"))) == 1
 
     def test_each_of_several_is_asked_and_recorded(self, rows, learned, bert, tmp_path):
@@ -340,7 +346,10 @@ class TestChain:
         assert [*healed.manifest.definition.internal.rebuild[0]["adapter"]] == ["prune"]
         model = Model.load(healed.folder, store=tmp_path / "store")
         assert same_bits(model.logits(rows.test), execution.model().logits(rows.test))
-        assert all(each.holds for each in prove(healed.folder, Store(tmp_path / "store")))
+        assert all(
+            each.holds
+            for each in prove_step(healed.folder, store=Store(tmp_path / "store")).findings
+        )
 
     def test_blocks_are_dropped_from_what_was_pruned(self, rows, learned, tmp_path):
         steps = [Prune(heads=0.5), Distill(blocks=(0, 1), fit=SHORT)]
@@ -388,7 +397,9 @@ class TestImages:
         folder = execution.children[-1].folder
         model = Model.load(folder, store=tmp_path / "store")
         assert same_bits(model.logits(rows.test), execution.model().logits(rows.test))
-        assert all(each.holds for each in prove(folder, Store(tmp_path / "store")))
+        assert all(
+            each.holds for each in prove_step(folder, store=Store(tmp_path / "store")).findings
+        )
 
     def test_a_network_from_python_teaches_itself(self, tmp_path):
         rows = [
@@ -405,7 +416,12 @@ class TestImages:
         # running means move without a gradient
         structure = execution.children[-1].manifest.definition.internal.structure
         assert "1.running_mean" in structure["statistics"]
-        assert all(f.holds for f in prove(execution.children[-1].folder, Store(tmp_path / "store")))
+        assert all(
+            f.holds
+            for f in prove_step(
+                execution.children[-1].folder, store=Store(tmp_path / "store")
+            ).findings
+        )
 
 
 @pytest.mark.parametrize(
@@ -551,5 +567,6 @@ def test_a_teacher_that_changed_since_is_found(rows, bert, tmp_path):
 
     tiny_bert(teacher, head=True, seed=9)
 
-    with pytest.raises(IntegrityError, match="PARENT_MISMATCH"):
-        list(prove(child.folder, Store(tmp_path / "store")))
+    step = prove_step(child.folder, store=Store(tmp_path / "store"))
+    assert step.tier == "broken"
+    assert "PARENT_MISMATCH" in step.findings[-1].detail

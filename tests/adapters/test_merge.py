@@ -200,7 +200,7 @@ def test_a_gpt2_whose_layers_are_kept_transposed_is_folded_in_and_proven(tmp_pat
     """Conv1D stores [in, out]; the square ones look the same both ways."""
     from reuselib.data import Splits
     from reuselib.derivation.derive import Runtime, derive
-    from reuselib.evidence.prove import prove
+    from reuselib.evidence.prove import prove_step
     from reuselib.lineage.store import Store
     from reuselib.tasks.causal_lm import CausalLM
     from reuselib.testing.tiny import tiny_gpt2, tiny_rows
@@ -214,9 +214,9 @@ def test_a_gpt2_whose_layers_are_kept_transposed_is_folded_in_and_proven(tmp_pat
         runtime=Runtime(store=tmp_path / "store"),
     )
 
-    findings = prove(child.folder, Store(tmp_path / "store"))
+    findings = prove_step(child.folder, store=Store(tmp_path / "store")).findings
 
-    assert len(findings) == 5
+    assert len(findings) == 6
     assert all(finding.holds for finding in findings), findings
 
 

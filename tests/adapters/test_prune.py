@@ -11,7 +11,7 @@ from reuselib.calibration.plan import Calibration
 from reuselib.data import Splits
 from reuselib.derivation.derive import Runtime, derive
 from reuselib.errors import DataError, IncompatibleStep, IntegrityError
-from reuselib.evidence.prove import prove
+from reuselib.evidence.prove import prove_step
 from reuselib.lineage.store import Store
 from reuselib.model import Model
 from reuselib.network.families import family
@@ -262,7 +262,7 @@ class TestChildren:
         child = made(*steps)
 
         store = Store(tmp_path / "store")
-        findings = prove(child.folder, store)
+        findings = prove_step(child.folder, store=store).findings
         assert all(finding.holds for finding in findings), findings
         opened = Model.load(child.folder, store=tmp_path / "store")
         assert torch.equal(opened.logits(texts.test), child.logits(texts.test))
@@ -282,7 +282,9 @@ class TestChildren:
         plain = AutoModelForCausalLM.from_pretrained(child.folder)
         assert plain.get_output_embeddings().weight is plain.get_input_embeddings().weight
         assert plain.get_output_embeddings().weight.shape[1] == 16
-        assert all(f.holds for f in prove(child.folder, Store(tmp_path / "store")))
+        assert all(
+            f.holds for f in prove_step(child.folder, store=Store(tmp_path / "store")).findings
+        )
 
     def test_a_head_that_the_base_lacks_is_cut_as_well_and_then_trained(self, made, tmp_path):
         child = made(
@@ -291,7 +293,10 @@ class TestChildren:
 
         assert child.module.classifier.weight.shape == (2, 24)
         pruned = Store(tmp_path / "store").locate(child.manifest.parents[0].digests.dir_hash)
-        assert all(finding.holds for finding in prove(pruned, Store(tmp_path / "store")))
+        assert all(
+            finding.holds
+            for finding in prove_step(pruned, store=Store(tmp_path / "store")).findings
+        )
 
 
 def test_a_vision_transformer(tmp_path):
@@ -307,7 +312,10 @@ def test_a_vision_transformer(tmp_path):
 
     plain = AutoModelForImageClassification.from_pretrained(child.folder)
     assert sizes(plain) == (2, 32, 24, 2)
-    assert all(finding.holds for finding in prove(child.folder, Store(tmp_path / "store")))
+    assert all(
+        finding.holds
+        for finding in prove_step(child.folder, store=Store(tmp_path / "store")).findings
+    )
 
 
 def test_a_stock_child_keeps_the_laws_as_well(tmp_path):

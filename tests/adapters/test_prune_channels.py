@@ -14,7 +14,7 @@ from reuselib.adapters.prune import Prune
 from reuselib.calibration.plan import Calibration
 from reuselib.data import Data, Splits
 from reuselib.errors import IncompatibleStep
-from reuselib.evidence.prove import claims, prove
+from reuselib.evidence.prove import claims, prove_step
 from reuselib.lineage.store import Store
 from reuselib.model import Model
 from reuselib.tasks.image_classification import ImageClassification
@@ -62,7 +62,7 @@ def test_the_child_opens_again_and_every_edge_is_proven(tmp_path, name, step, st
     for child in execution.children:
         internal = child.manifest.definition.internal
         assert bool(internal.rebuild) != stock
-        findings = prove(child.folder, Store(store))
+        findings = prove_step(child.folder, store=Store(store)).findings
         assert all(finding.holds for finding in findings), findings
     model = execution.model()
     opened = Model.load(execution.children[-1].folder, store=store)
@@ -108,7 +108,10 @@ def test_a_plain_network_from_python(tmp_path):
     test = execution.plan.splits.test
     assert opened.logits(test).equal(execution.model().logits(test))
     for child in execution.children:
-        assert all(each.holds for each in prove(child.folder, Store(tmp_path / "store")))
+        assert all(
+            each.holds
+            for each in prove_step(child.folder, store=Store(tmp_path / "store")).findings
+        )
 
 
 def test_a_new_head_is_cut_like_the_rest_and_not_claimed_to_be_the_parents(tmp_path):
@@ -124,7 +127,7 @@ def test_a_new_head_is_cut_like_the_rest_and_not_claimed_to_be_the_parents(tmp_p
     case = claims(child.folder, Store(store))
     assert case.structure["new"] == ["classifier.1.bias", "classifier.1.weight"]
     assert case.child["classifier.1.weight"].shape == (3, 8)
-    assert all(finding.holds for finding in prove(child.folder, Store(store)))
+    assert all(finding.holds for finding in prove_step(child.folder, store=Store(store)).findings)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from reuselib.adapters.finetune import FineTune
 from reuselib.adapters.prune import Prune
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep
-from reuselib.evidence.prove import prove
+from reuselib.evidence.prove import prove_step
 from reuselib.lineage.verify import verify
 from reuselib.model.figures import read_figures
 from reuselib.model.opening import open_network
@@ -83,7 +83,7 @@ def test_the_child_is_proven_and_opens_again(pruned, index):
     execution, _ = pruned
     child, store = execution.children[index], execution.plan.store
 
-    assert all(finding.holds for finding in prove(child.folder, store))
+    assert all(finding.holds for finding in prove_step(child.folder, store=store).findings)
     opened = open_network(child.folder, execution.plan.task, store)
     assert (
         sum(p.numel() for p in opened.module.parameters())

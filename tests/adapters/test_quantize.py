@@ -14,7 +14,7 @@ from reuselib.calibration.plan import Calibration
 from reuselib.data import Data
 from reuselib.derivation.derive import Runtime, derive
 from reuselib.errors import DataError, IncompatibleStep
-from reuselib.evidence.prove import prove
+from reuselib.evidence.prove import prove_step
 from reuselib.lineage.store import Store
 from reuselib.lineage.tensors import Tensors
 from reuselib.model.model import Model
@@ -488,7 +488,10 @@ def test_a_derived_child_is_small_reopens_and_is_proven(bert, tmp_path):
     again = Model.load(tmp_path / "out", store=tmp_path / "store")
 
     assert again.logits(ids).equal(child.logits(ids))
-    assert all(each.holds for each in prove(tmp_path / "out", Store(tmp_path / "store")))
+    assert all(
+        each.holds
+        for each in prove_step(tmp_path / "out", store=Store(tmp_path / "store")).findings
+    )
     assert (
         again.figures.step["layers_on_fbgemm"] == 19
         or "layers_on_dequantized" in again.figures.step
@@ -506,7 +509,10 @@ def test_a_half_child_reopens_and_is_proven(bert, tmp_path):
     again = Model.load(tmp_path / "out", store=tmp_path / "store")
 
     assert again.logits(ids).equal(child.logits(ids))
-    assert all(each.holds for each in prove(tmp_path / "out", Store(tmp_path / "store")))
+    assert all(
+        each.holds
+        for each in prove_step(tmp_path / "out", store=Store(tmp_path / "store")).findings
+    )
     assert {str(value.dtype) for _, value in Tensors(tmp_path / "out").items()} == {"torch.float16"}
 
 
@@ -520,7 +526,10 @@ def test_low_rank_updates_are_learned_over_quantized_layers(bert, tmp_path, base
     again = Model.load(tmp_path / "out", store=tmp_path / "store")
 
     assert again.logits(ids).equal(child.logits(ids))
-    assert all(each.holds for each in prove(tmp_path / "out", Store(tmp_path / "store")))
+    assert all(
+        each.holds
+        for each in prove_step(tmp_path / "out", store=Store(tmp_path / "store")).findings
+    )
     updates = Tensors(tmp_path / "out")
     assert all("lora_" in name for name in updates)
     assert any(updates[name].abs().max() > 0 for name in updates if "lora_B" in name)

@@ -18,7 +18,7 @@ from reuselib.data import Splits
 from reuselib.derivation.plan import plan
 from reuselib.derivation.rehearsal import rehearse
 from reuselib.errors import DataError, IncompatibleStep
-from reuselib.evidence.prove import claims, prove
+from reuselib.evidence.prove import claims, prove_step
 from reuselib.lineage.store import Store
 from reuselib.tasks.causal_lm import CausalLM
 from reuselib.tasks.image_classification import ImageClassification
@@ -140,7 +140,7 @@ def test_calibrated_methods_are_exact_and_proven(step, tmp_path):
         if step.pattern:
             size = int(step.pattern[-1])
             assert bool(((weights[name].reshape(-1, size) != 0).sum(dim=1) <= size // 2).all())
-    findings = prove(child.folder, Store(store))
+    findings = prove_step(child.folder, store=Store(store)).findings
     assert not any(finding.holds is False for finding in findings), findings
     unknown = [finding.claim for finding in findings if finding.holds is None]
     assert len(unknown) == (step.method == "sparsegpt")
@@ -271,7 +271,7 @@ def test_training_keeps_the_zeros_and_every_edge_is_proven(healed):
             assert bool((weights[trained][name][zero] == 0).all()), name
             assert not weights[trained][name].equal(weights[made][name]), name
     for child in execution.children:
-        assert all(finding.holds for finding in prove(child.folder, store))
+        assert all(finding.holds for finding in prove_step(child.folder, store=store).findings)
 
 
 def test_a_sparse_model_that_gets_a_head_of_other_labels_is_proven(healed):
@@ -280,7 +280,9 @@ def test_a_sparse_model_that_gets_a_head_of_other_labels_is_proven(healed):
 
     done = run(FineTune(fit=SHORT), sparse, store.path, data=other_labels())
 
-    assert all(finding.holds for finding in prove(done.children[0].folder, store))
+    assert all(
+        finding.holds for finding in prove_step(done.children[0].folder, store=store).findings
+    )
 
 
 def test_the_child_opens_in_plain_transformers(healed):

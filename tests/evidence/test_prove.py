@@ -12,14 +12,18 @@ from reuselib.adapters.merge import Merge
 from reuselib.adapters.quantize import Quantize
 from reuselib.data import Splits
 from reuselib.derivation.derive import Runtime, derive
-from reuselib.errors import IntegrityError, SourceError
-from reuselib.evidence.prove import claims, prove
+from reuselib.errors import IntegrityError
+from reuselib.evidence.prove import claims, prove, prove_step
 from reuselib.lineage.store import Store
 from reuselib.lineage.tensors import Tensors
+from reuselib.lineage.verify import verify
 from reuselib.tasks.causal_lm import CausalLM
 from reuselib.tasks.image_classification import ImageClassification
 from reuselib.tasks.text_classification import TextClassification
+from reuselib.testing.forging import part, restate, retouch
 from reuselib.testing.tiny import tiny_bert, tiny_images, tiny_llama, tiny_rows, tiny_vit
+
+HEAD = "classifier.weight"
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def failures(findings):
 
 @pytest.mark.parametrize("step", ["lora", "merged", "tuned"])
 def test_an_honest_child_is_proven(chain, store, step):
-    findings = prove(getattr(chain, step).folder, store)
+    findings = prove_step(getattr(chain, step).folder, store=store).findings
 
     assert len(findings) >= 3
     assert failures(findings) == []
@@ -43,7 +47,7 @@ def test_an_honest_child_is_proven(chain, store, step):
 def test_a_copy_of_a_child_is_proven_wherever_it_is(chain, store, tmp_path, step):
     shutil.copytree(getattr(chain, step).folder, tmp_path / "copy")
 
-    assert failures(prove(tmp_path / "copy", store)) == []
+    assert failures(prove_step(tmp_path / "copy", store=store).findings) == []
 
 
 def test_a_changed_frozen_tensor_is_found_and_named(chain, store, tmp_path):
@@ -54,9 +58,9 @@ def test_a_changed_frozen_tensor_is_found_and_named(chain, store, tmp_path):
     tensors[name][0, 0] += 1e-3
     save_file(tensors, folder / "model.safetensors")
 
-    changed, failure = failures(prove(folder, store))
+    changed, failure = failures(prove_step(folder, store=store).findings)
 
-    assert "its manifest records" in changed.claim
+    assert "the manifest records" in changed.claim
     assert failure.tensor == name
     assert "frozen" in failure.claim
 
@@ -68,7 +72,7 @@ def test_a_changed_target_of_a_merge_is_found_and_named(chain, store, tmp_path):
     tensors[name][0, 0] += 1e-3
     save_file(tensors, folder / "model.safetensors")
 
-    _, failure = failures(prove(folder, store))
+    _, failure = failures(prove_step(folder, store=store).findings)
 
     assert failure.tensor == name
     assert "scale x B x A" in failure.claim
@@ -83,9 +87,9 @@ def test_a_changed_tensor_that_was_trained_is_found_by_the_childs_own_record(
     tensors["classifier.weight"][0, 0] += 1e-3
     save_file(tensors, folder / "model.safetensors")
 
-    [failure] = failures(prove(folder, store))
+    [failure] = failures(prove_step(folder, store=store).findings)
 
-    assert "its manifest records" in failure.claim
+    assert "the manifest records" in failure.claim
 
 
 def test_a_merge_is_proven_against_the_adapter_with_its_base(chain, store):
@@ -125,8 +129,8 @@ def test_tensors_that_transformers_renames_are_proven_too(tmp_path):
     store = Store(tmp_path / "store")
     tuned = store.locate(child.manifest.parents[0].digests.dir_hash)
 
-    assert failures(prove(tuned, store)) == []
-    assert failures(prove(child.folder, store)) == []
+    assert failures(prove_step(tuned, store=store).findings) == []
+    assert failures(prove_step(child.folder, store=store).findings) == []
 
 
 def test_tied_tensors_are_proven_too(tmp_path):
@@ -142,27 +146,45 @@ def test_tied_tensors_are_proven_too(tmp_path):
         task=CausalLM(),
     ).children[0]
 
-    assert failures(prove(child.folder, Store(tmp_path / "store"))) == []
+    assert failures(prove_step(child.folder, store=Store(tmp_path / "store")).findings) == []
 
 
 class TestParents:
     def test_a_parent_that_is_not_at_hand_is_named(self, chain, tmp_path):
-        with pytest.raises(SourceError, match=chain.execution.plan.base.ref.digest) as caught:
-            prove(chain.lora.folder, Store(tmp_path / "empty"))
+        step = prove_step(chain.lora.folder, store=tmp_path / "empty")
 
-        assert "'base'" in caught.value.what
-        assert caught.value.fix
+        assert step.tier == "recorded"
+        assert "'base'" in step.why
+        assert chain.execution.plan.base.ref.digest in step.why
 
     def test_a_parent_that_was_changed_is_not_used(self, chain, tmp_path):
         store = Store(tmp_path / "store")
         shutil.copytree(chain.base, tmp_path / "base")
         store.remember_root(chain.execution.plan.base.ref.digest, tmp_path / "base")
-        assert failures(prove(chain.lora.folder, store)) == []
+        assert prove_step(chain.lora.folder, store=store).tier == "proven"
 
         flip(tmp_path / "base/model.safetensors")
 
-        with pytest.raises(IntegrityError, match="no longer the parent 'base'") as caught:
-            prove(chain.lora.folder, store)
+        step = prove_step(chain.lora.folder, store=store)
+        assert step.tier == "broken"
+        assert "PARENT_MISMATCH" in step.findings[-1].detail
+        assert "no longer the parent 'base'" in step.findings[-1].detail
+
+    def test_a_named_folder_comes_before_the_store(self, chain, tmp_path):
+        store = Store(tmp_path / "store")
+        shutil.copytree(chain.base, tmp_path / "base")
+        store.remember_root(chain.execution.plan.base.ref.digest, tmp_path / "base")
+        flip(tmp_path / "base/model.safetensors")
+
+        step = prove_step(chain.lora.folder, parents=[chain.base], store=store)
+
+        assert step.tier == "proven"
+
+    def test_a_named_folder_that_is_no_parent_is_refused(self, chain, tmp_path):
+        other = tiny_bert(tmp_path / "other", seed=9)
+
+        with pytest.raises(IntegrityError, match="no model of the history") as caught:
+            prove(chain.lora.folder, parents=[other], store=chain.store)
         assert caught.value.code == "PARENT_MISMATCH"
 
     @pytest.mark.parametrize("kind", ["base", "nothing"])
@@ -170,5 +192,157 @@ class TestParents:
         folder = chain.base if kind == "base" else tmp_path / "nothing"
 
         with pytest.raises(IntegrityError, match="claims no parent") as caught:
-            prove(folder, store)
+            prove(folder, store=store)
         assert caught.value.code == "MISSING_LINEAGE"
+
+
+class TestChain:
+    def test_a_chain_whose_parents_are_at_hand_is_proven_from_root_to_leaf(self, chain, tmp_path):
+        """From folders alone, in any order, with a store that knows nothing."""
+        folders = [chain.base, chain.merged.folder, chain.lora.folder]
+
+        proof = prove(chain.tuned.folder, parents=folders, store=tmp_path / "empty")
+
+        assert [step.adapter for step in proof.steps] == ["finetune", "merge", "lora"]
+        assert {step.tier for step in proof.steps} == {proof.tier} == {"proven"}
+        assert proof.roots == {chain.execution.plan.base.ref.digest: "file:base"}
+        assert proof.to_json()["ok"] is True
+
+    def test_steps_around_an_ancestor_that_is_not_at_hand_are_recorded_only(self, chain, tmp_path):
+        folders = [chain.base, chain.lora.folder]
+
+        proof = prove(chain.tuned.folder, parents=folders, store=tmp_path / "empty")
+
+        assert [step.tier for step in proof.steps] == ["recorded", "recorded", "proven"]
+        assert proof.tier == "recorded"
+        assert proof.ok
+        assert any("'base'" in line and "not at hand" in line for line in proof.unchecked)
+
+    def test_a_forged_ancestor_breaks_its_own_step(self, chain, tmp_path):
+        """Its record was made anew, and that of the leaf with it; only the parents' weights tell."""
+        name = "bert.encoder.layer.0.output.dense.weight"
+        ancestor, leaf = tmp_path / "ancestor", tmp_path / "leaf"
+        shutil.copytree(chain.merged.folder, ancestor)
+        shutil.copytree(chain.tuned.folder, leaf)
+        value = Tensors(chain.merged.folder)[name] + 1e-6
+        merged = retouch(ancestor, {name: value})
+        adopt(leaf, chain.merged.manifest, merged)
+        retouch(leaf, {name: value})
+        assert verify(ancestor).ok
+        assert verify(leaf).ok
+
+        proof = prove(leaf, parents=[ancestor], store=chain.store)
+
+        assert [step.tier for step in proof.steps] == ["proven", "broken", "proven"]
+        assert not proof.ok
+        (wrong,) = failures(proof.steps[1].findings)
+        assert wrong.tensor == name
+
+    def test_a_parent_without_a_manifest_at_hand_is_a_gap(self, chain, store, tmp_path):
+        """Its weights alone would be taken for something else: of an adapter they are not all."""
+        leaf = tmp_path / "leaf"
+        shutil.copytree(chain.merged.folder, leaf)
+        (leaf / f"lineage/ancestors/{chain.lora.manifest.sha256}.json").unlink()
+
+        proof = prove(leaf, store=store)
+
+        assert [step.tier for step in proof.steps] == ["recorded", "missing"]
+        assert proof.tier == "missing"
+
+    def test_a_gap_is_closed_by_the_record_in_a_named_folder(self, chain, store, tmp_path):
+        leaf = tmp_path / "leaf"
+        shutil.copytree(chain.merged.folder, leaf)
+        (leaf / f"lineage/ancestors/{chain.lora.manifest.sha256}.json").unlink()
+
+        proof = prove(leaf, parents=[chain.lora.folder], store=store)
+
+        assert [step.tier for step in proof.steps] == ["proven", "proven"]
+
+    def test_a_changed_leaf_does_not_hide_the_rest(self, chain, store, tmp_path):
+        shutil.copytree(chain.tuned.folder, tmp_path / "leaf")
+        flip(tmp_path / "leaf/model.safetensors")
+
+        proof = prove(tmp_path / "leaf", store=store)
+
+        assert [step.tier for step in proof.steps] == ["broken", "proven", "proven"]
+
+    def test_an_unread_model_of_a_stranger_is_no_traceback(self, chain, store, tmp_path):
+        shutil.copytree(chain.tuned.folder, tmp_path / "leaf")
+        (tmp_path / "leaf/model.safetensors").write_bytes(b"\0" * 20)
+
+        proof = prove(tmp_path / "leaf", store=store)
+
+        assert proof.steps[0].tier == "broken"
+        assert "BAD_SAFETENSORS" in proof.steps[0].findings[-1].detail
+
+
+class TestRecord:
+    """What a manifest says twice must be the same both times."""
+
+    @pytest.mark.parametrize(
+        ("change", "why"),
+        [
+            (lambda s: part(s, "externalParameters").update(relation="prune"), "relation prune"),
+            (lambda s: part(s, "internalParameters").update(form="sparse"), "form sparse"),
+            (lambda s: part(s, "internalParameters").update(fresh=[HEAD], dropped=[HEAD]), HEAD),
+        ],
+    )
+    def test_what_does_not_fit_the_adapter_is_found(self, chain, store, tmp_path, change, why):
+        shutil.copytree(chain.tuned.folder, tmp_path / "leaf")
+        restate(tmp_path / "leaf", change)
+
+        step = prove_step(tmp_path / "leaf", store=store)
+
+        assert step.tier == "broken"
+        assert why in step.findings[0].detail
+
+    def test_two_tensors_cannot_take_over_one_name(self, chain, store, tmp_path):
+        """Else whichever comes last would be compared, and the other not at all."""
+        shutil.copytree(chain.tuned.folder, tmp_path / "leaf")
+        names = sorted(Tensors(chain.merged.folder))
+        renamed = {names[0]: names[1]}
+        restate(tmp_path / "leaf", lambda s: part(s, "internalParameters").update(renamed=renamed))
+
+        step = prove_step(tmp_path / "leaf", store=store)
+
+        assert step.tier == "broken"
+        assert "BAD_STRUCTURE" in step.findings[-1].detail
+
+    def test_an_adapter_that_is_not_installed_is_no_refutation(self, chain, store, tmp_path):
+        shutil.copytree(chain.tuned.folder, tmp_path / "leaf")
+        restate(
+            tmp_path / "leaf", lambda s: part(s, "externalParameters").update(adapter="unheard")
+        )
+
+        step = prove_step(tmp_path / "leaf", store=store)
+
+        assert step.tier == "recorded"
+        assert "unheard" in step.why
+
+    def test_an_adapter_that_fails_breaks_the_step_and_is_named(self, chain, store, monkeypatch):
+        def prove(*_):
+            raise KeyError("somewhere inside")
+
+        monkeypatch.setattr(Merge, "prove", prove)
+
+        step = prove_step(chain.merged.folder, store=store)
+
+        assert step.tier == "broken"
+        (wrong,) = failures(step.findings)
+        assert "'merge'" in wrong.claim
+        assert wrong.detail == "KeyError: 'somewhere inside'"
+
+
+def adopt(leaf, old, new):
+    """Put a forged parent into a leaf's history in place of the honest one."""
+    (leaf / f"lineage/ancestors/{old.sha256}.json").unlink()
+    (leaf / f"lineage/ancestors/{new.sha256}.json").write_bytes(new.payload())
+
+    def change(statement):
+        for item in statement["predicate"]["buildDefinition"]["resolvedDependencies"]:
+            if item["name"] == "base":
+                item["digest"] = new.digests.to_json()
+            if item["name"] == "base.statement":
+                item["digest"] = {"sha256": new.sha256}
+
+    restate(leaf, change)

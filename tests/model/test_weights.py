@@ -5,12 +5,20 @@ from collections.abc import Iterator, Mapping
 import pytest
 import torch
 
+from reuselib.evidence.whereabouts import Whereabouts
+from reuselib.lineage.chain import read_ancestors, walk
 from reuselib.lineage.store import Store
 from reuselib.lineage.tensors import Tensors
 from reuselib.measure.claims import same_bits
 from reuselib.model.opening import open_network
 from reuselib.model.weights import Layers, View, own_weights, parent_weights
 from reuselib.tasks.text_classification import TextClassification
+
+
+def sources(chain) -> Whereabouts:
+    known = walk(chain.tuned.manifest, read_ancestors(chain.tuned.folder)).manifests
+    return Whereabouts.of(store=chain.store, manifests=known)
+
 
 TASK = TextClassification(labels=("bad", "good"))
 
@@ -70,13 +78,13 @@ def test_nothing_is_read_before_it_is_asked_for():
 
 
 def test_the_own_weights_of_a_whole_model_are_its_tensors(chain):
-    weights = own_weights(chain.merged.folder, Store(chain.store))
+    weights = own_weights(chain.merged.folder, chain.merged.manifest, sources(chain))
 
     assert set(weights) == set(Tensors(chain.merged.folder))
 
 
 def test_the_own_weights_of_an_adapter_come_with_those_of_its_base(chain):
-    weights = own_weights(chain.lora.folder, Store(chain.store))
+    weights = own_weights(chain.lora.folder, chain.lora.manifest, sources(chain))
 
     base, adapter = set(Tensors(chain.base)), set(Tensors(chain.lora.folder))
     assert set(weights) == adapter | {f"bert.{name}" for name in base}
@@ -86,7 +94,7 @@ def test_the_own_weights_of_an_adapter_come_with_those_of_its_base(chain):
 
 def test_the_parent_is_seen_under_the_names_of_the_childs_network(chain):
     """The base has no head; the network before the step has, newly initialised, and the proof must not see it."""
-    seen = parent_weights(chain.lora.manifest, chain.base, Store(chain.store))
+    seen = parent_weights(chain.lora.manifest, sources(chain))
     network = open_network(chain.base, TASK, Store(chain.store))
 
     state = network.module.state_dict()
@@ -113,7 +121,7 @@ def test_what_the_network_had_no_use_for_is_left_out(chain, tmp_path):
 
     assert child.manifest.definition.internal.dropped == ("cls.predictions.bias",)
     assert child.manifest.definition.internal.prefix == ""
-    seen = parent_weights(child.manifest, base, Store(tmp_path / "store"))
+    seen = parent_weights(child.manifest, Whereabouts.of(store=tmp_path / "store"))
     assert set(seen) == {name for name in extra if not name.startswith("cls")}
 
 
@@ -125,7 +133,7 @@ def test_a_head_for_other_labels_is_not_the_parents_although_it_has_its_name(tmp
     from reuselib.adapters.lora import LoRA
     from reuselib.adapters.prune import Prune
     from reuselib.adapters.sparsify import Sparsify
-    from reuselib.evidence.prove import prove
+    from reuselib.evidence.prove import prove_step
     from reuselib.testing.tiny import tiny_bert
 
     steps = (FineTune(fit=SHORT), LoRA(fit=SHORT), Prune(ffn=0.5), Sparsify(sparsity=0.5))
@@ -136,9 +144,9 @@ def test_a_head_for_other_labels_is_not_the_parents_although_it_has_its_name(tmp
 
     internal = child.manifest.definition.internal
     assert internal.dropped == internal.fresh == ("classifier.bias", "classifier.weight")
-    assert all(finding.holds for finding in prove(child.folder, Store(store)))
+    assert all(finding.holds for finding in prove_step(child.folder, store=Store(store)).findings)
 
 
 def test_a_root_has_no_parent(chain):
     with pytest.raises(ValueError, match="no parent"):
-        parent_weights(chain.execution.plan.base.manifest, chain.base, Store(chain.store))
+        parent_weights(chain.execution.plan.base.manifest, sources(chain))

@@ -1,59 +1,98 @@
-"""Whether a child's weights are what its manifest says was done to its parents' weights."""
+"""Whether weights are what their manifests say was done to their parents' weights, step by step down to the bases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reuselib.adapter import Adapter, Finding, Json, Weights
-from reuselib.errors import IntegrityError, SourceError
+from reuselib.adapter import Finding
+from reuselib.errors import IntegrityError, RecipeError, ReuseError, SourceError
+from reuselib.evidence.edge import Claims, consistent, gather
+from reuselib.evidence.proof import Proof, ProvenStep
+from reuselib.evidence.whereabouts import Whereabouts
+from reuselib.lineage.chain import Chain, history, read_ancestors, walk
 from reuselib.lineage.inventory import take_inventory
-from reuselib.lineage.manifest import Manifest
-from reuselib.lineage.tensors import Tensors
+from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.model.opening import read_manifest, recorded_adapter
-from reuselib.model.weights import own_weights, parent_weights
 
 if TYPE_CHECKING:
     from reuselib.lineage.descriptors import Parent
     from reuselib.lineage.store import Store
+    from reuselib.lineage.tiers import Tier
+
+OWN = "the files are those that the manifest records"
+"""The claim about a model by itself. Whatever was trained is free to differ from the parent, but not from this."""
+
+_NEVER_CHECKED = (
+    "what training did to weights that were free to move: `reproduce` does it again",
+    "which layers a selector of a recipe means: what is recorded of them is believed",
+    "who made it: `verify` looks at signatures",
+)
 
 
-@dataclass(frozen=True)
-class Claims:
-    """One edge of the lineage, with everything at hand to check it."""
+def prove(
+    folder: Path, *, parents: Sequence[Path] = (), store: Path | Store | None = None
+) -> Proof:
+    """Check every step that led to a model: each child's weights against those of its parents.
 
-    adapter: Adapter
-    parents: Sequence[Weights]
-    child: Weights
-    structure: Json
+    Tensors are read one at a time, so memory does not grow with the model. Of an ancestor that is not at hand, the
+    steps around it are not checked, and the proof says so; nothing is fetched.
 
-    def check(self, child: Weights) -> Iterable[Finding]:
-        """What holds between the parents and `child`, if that were the child."""
-        return self.adapter.prove(self.parents, child, self.structure)
-
-
-def prove(folder: Path, store: Store) -> tuple[Finding, ...]:
-    """Check one edge of the lineage: the child in `folder` against its parents' weights.
+    Args:
+        folder: a derived model.
+        parents: folders of parents or of any ancestors, in any order; they are recognised by their bytes.
+        store: where to look for the others; default: the user's store.
 
     Raises:
-        IntegrityError: the folder has no manifest or is a root, so it claims nothing.
-        SourceError: a parent is not at hand.
+        SourceError: one of the folders is not there.
+        IntegrityError: the folder has no manifest or is a base, so it claims nothing; its history is not sound; or
+            one of `parents` is no model of that history (`PARENT_MISMATCH`).
     """
-    case = claims(folder, store)
-    recorded = Manifest.read(folder).digests
-    # what was trained is free to differ from the parent, but not from the record
-    own = Finding(
-        "the child's files are those that its manifest records",
-        take_inventory(folder).digests == recorded,
-        f"dirHash {recorded.dir_hash}",
-    )
-    return (own, *case.check(case.child))
+    manifest, chain, sources = _history(folder, parents, store)
+    _refuse_strangers(manifest, chain, sources)
+    steps = [_step(manifest, folder, sources)]
+    steps += [
+        _step(each, _at_hand(parent, sources), sources)
+        for parent, each in _ancestors(manifest, chain)
+        if each.parents
+    ]
+    steps += [_gap(parent) for parent in _by_digest(chain.missing)]
+    roots = {
+        each.digests.dir_hash: parent.uri or each.name
+        for parent, each in _ancestors(manifest, chain)
+        if not each.parents
+    }
+    return Proof(manifest.name, manifest.digests.dir_hash, tuple(steps), roots, _unchecked(steps))
 
 
-def claims(folder: Path, store: Store) -> Claims:
-    """What a child claims, and the weights to check it with; raises as `prove`."""
+def prove_step(
+    folder: Path, *, parents: Sequence[Path] = (), store: Path | Store | None = None
+) -> ProvenStep:
+    """Check the last step of a model's history only; otherwise as `prove`."""
+    manifest, chain, sources = _history(folder, parents, store)
+    _refuse_strangers(manifest, chain, sources)
+    return _step(manifest, folder, sources)
+
+
+def claims(
+    folder: Path, store: Path | Store | None = None, *, parents: Sequence[Path] = ()
+) -> Claims:
+    """What a model's last step claims, and the weights to check it with.
+
+    Raises:
+        SourceError: a parent is not at hand.
+        IntegrityError: the folder claims nothing, or a parent is not the recorded one.
+        RecipeError: its adapter is not known here.
+    """
+    manifest, _, sources = _history(folder, parents, store)
+    return gather(manifest, folder, sources)
+
+
+def _history(
+    folder: Path, parents: Sequence[Path], store: Path | Store | None
+) -> tuple[Manifest, Chain, Whereabouts]:
     manifest = read_manifest(folder)
     if manifest is None or manifest.definition.internal is None:
         raise IntegrityError(
@@ -61,30 +100,143 @@ def claims(folder: Path, store: Store) -> Claims:
             f"{folder} claims no parent, so there is nothing to prove",
             fix="name the folder of a derived model",
         )
-    places = [_place(parent, store) for parent in manifest.parents]
-    return Claims(
-        recorded_adapter(manifest),
-        [
-            parent_weights(manifest, places[0], store),
-            *(own_weights(each, store) for each in places[1:]),
-        ],
-        Tensors(folder),
-        manifest.definition.internal.structure,
+    chain = walk(manifest, {**_brought(parents), **read_ancestors(folder)})
+    return manifest, chain, Whereabouts.of(parents, store, chain.manifests)
+
+
+def _brought(parents: Sequence[Path]) -> dict[str, bytes]:
+    """The manifests in the folders of parents; of each only what its name promises."""
+    found = [history(each) for each in parents if (each / MANIFEST).exists()]
+    return {
+        sha: data
+        for manifests in found
+        for sha, data in manifests.items()
+        if hashlib.sha256(data).hexdigest() == sha
+    }
+
+
+def _refuse_strangers(manifest: Manifest, chain: Chain, sources: Whereabouts) -> None:
+    """Whoever names a folder believes it to be of this history, so another one is not passed over in silence.
+
+    Where the history has a gap, it may be from beyond that.
+    """
+    if chain.missing:
+        return
+    known = [manifest, *chain.manifests.values()]
+    for folder, digests in sources.named.items():
+        if all(each.digests != digests for each in known):
+            raise IntegrityError(
+                "PARENT_MISMATCH",
+                f"{folder} (dirHash {digests.dir_hash}) is no model of the history of {manifest.name}",
+                fix="name the folders of its parents, as they were when it was made",
+            )
+
+
+def _ancestors(manifest: Manifest, chain: Chain) -> Iterator[tuple[Parent, Manifest]]:
+    """Each ancestor, the nearest first, with what the first child that names it says of it."""
+    named = {
+        parent.manifest_sha256: parent
+        for each in reversed([manifest, *chain.manifests.values()])
+        for parent in reversed(each.parents)
+    }
+    return ((named[sha], each) for sha, each in chain.manifests.items())
+
+
+def _by_digest(parents: Sequence[Parent]) -> list[Parent]:
+    return list({parent.manifest_sha256: parent for parent in parents}.values())
+
+
+def _at_hand(parent: Parent, sources: Whereabouts) -> Path | ReuseError:
+    """The folder of an ancestor, or why there is none."""
+    try:
+        return sources.folder(parent)
+    except ReuseError as error:
+        return error
+
+
+def _step(manifest: Manifest, folder: Path | ReuseError, sources: Whereabouts) -> ProvenStep:
+    """Check one step."""
+    findings: list[Finding] = []
+    why, num_general = "", 0
+    try:
+        adapter = recorded_adapter(manifest)
+        findings.append(consistent(manifest, adapter, sources))
+        if isinstance(folder, ReuseError):
+            raise folder
+        findings.append(_own(manifest, folder))
+        num_general = len(findings)
+        case = gather(manifest, folder, sources)
+        findings += _guarded(case)
+    except SourceError as error:
+        why = error.what
+    except RecipeError as error:
+        why = f"the adapter is not known here: {error.what}"
+    except IntegrityError as error:
+        findings.append(_refuted(error))
+    return ProvenStep(
+        name=manifest.name,
+        dir_hash=manifest.digests.dir_hash,
+        relation=manifest.relation,
+        adapter=str(manifest.definition.adapter),
+        findings=tuple(findings),
+        tier=_tier(findings, num_general),
+        why=why,
     )
 
 
-def _place(parent: Parent, store: Store) -> Path:
-    place = store.locate(parent.digests.dir_hash)
-    if place is None:
-        raise SourceError(
-            f"the parent '{parent.name}' ({parent.uri}, dirHash {parent.digests.dir_hash}) is not at hand",
-            expected="every parent in the store, or opened before with it",
-            fix="get the parent and open it once with this store",
-        )
-    if take_inventory(place, follow_links=True).digests != parent.digests:
-        raise IntegrityError(
-            "PARENT_MISMATCH",
-            f"{place} is no longer the parent '{parent.name}' (dirHash {parent.digests.dir_hash})",
-            fix="get the parent again",
-        )
-    return place
+def _own(manifest: Manifest, folder: Path) -> Finding:
+    found = take_inventory(folder, follow_links=True).digests
+    recorded = manifest.digests
+    return Finding(OWN, found == recorded, f"dirHash {recorded.dir_hash}")
+
+
+def _guarded(case: Claims) -> Iterator[Finding]:
+    """The adapter's findings; whatever goes wrong while it looks is one of them.
+
+    A structure comes from a stranger, and an adapter may be a stranger's too: no error of theirs ends the proof of
+    the other steps, and none of them passes for a proof.
+    """
+    kind = case.adapter.kind
+    try:
+        yield from case.check(case.child)
+    except IntegrityError as error:
+        yield _refuted(error)
+    except Exception as error:  # noqa: BLE001 - see above
+        told = f"{type(error).__name__}: {error}"
+        yield Finding(f"the proof of '{kind}' comes to an end", False, told[:500])
+
+
+def _refuted(error: IntegrityError) -> Finding:
+    """What could not be read or is another model, as a claim that does not hold."""
+    return Finding("the record can be checked", False, error.what, error.tensor)
+
+
+def _tier(findings: Sequence[Finding], num_general: int) -> Tier:
+    if any(finding.holds is False for finding in findings):
+        return "broken"
+    compared = findings[num_general:] if num_general else ()
+    return "proven" if any(finding.holds for finding in compared) else "recorded"
+
+
+def _gap(parent: Parent) -> ProvenStep:
+    return ProvenStep(
+        name=parent.name,
+        dir_hash=parent.digests.dir_hash,
+        relation="",
+        adapter="",
+        findings=(),
+        tier="missing",
+        why="its manifest is not at hand, so what it was made from is not known",
+    )
+
+
+def _unchecked(steps: Sequence[ProvenStep]) -> tuple[str, ...]:
+    """What a reader might believe was checked."""
+    lines = [f"{step.name}: {step.why}" for step in steps if step.why]
+    lines += [
+        f"{step.name}: {finding.claim}" + (f" ({finding.detail})" if finding.detail else "")
+        for step in steps
+        for finding in step.findings
+        if finding.holds is None
+    ]
+    return (*lines, *_NEVER_CHECKED)

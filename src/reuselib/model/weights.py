@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from reuselib.adapter import Weights
-from reuselib.lineage.manifest import Manifest
+from reuselib.errors import IntegrityError
 from reuselib.lineage.tensors import Tensors
-from reuselib.model.opening import needed_folder, read_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reuselib.lineage.store import Store
+    from reuselib.lineage.descriptors import Parent
+    from reuselib.lineage.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -62,23 +62,52 @@ class Layers(Mapping[str, "Tensor"]):
         return sum(1 for _ in self)
 
 
-def own_weights(folder: Path, store: Store) -> Weights:
-    """All tensors of a model: those in its folder and, for an adapter, those of the model it needs."""
-    manifest = read_manifest(folder)
+class Sources(Protocol):
+    """Finds models by what a manifest says of them."""
+
+    def folder(self, parent: Parent) -> Path:
+        """Where a model is; raises if it is not at hand, or not what is recorded."""
+        ...
+
+    def manifest(self, parent: Parent) -> Manifest | None:
+        """What is known about a model; None if nothing is, and then it is taken to be whole."""
+        ...
+
+
+def own_weights(folder: Path, manifest: Manifest | None, sources: Sources) -> Weights:
+    """All tensors of a model: those in its folder and, for an adapter, those of the model it needs.
+
+    Args:
+        folder: of the model.
+        manifest: what is known about it, from whoever can be believed: the folder's own record is not read.
+        sources: where the models are that it needs.
+    """
     own = Tensors(folder)
     internal = manifest.definition.internal if manifest else None
     if manifest is None or internal is None or not internal.requires:
         return own
-    return Layers(own, parent_weights(manifest, needed_folder(manifest, store), store))
+    return Layers(own, parent_weights(manifest, sources))
 
 
-def parent_weights(manifest: Manifest, parent: Path, store: Store) -> Weights:
-    """The tensors of a step's first parent, as that step saw them when it began."""
+def parent_weights(manifest: Manifest, sources: Sources) -> Weights:
+    """The tensors of a step's first parent, as that step saw them when it began.
+
+    Raises:
+        IntegrityError: two of them would have one name.
+    """
     internal = manifest.definition.internal
     if internal is None:
         raise ValueError("a root has no parent")
-    weights = own_weights(parent, store)
-    dropped = set(internal.dropped)
+    parent = manifest.parents[0]
+    weights = own_weights(sources.folder(parent), sources.manifest(parent), sources)
     renamed = internal.renamed
     names = {renamed.get(name, f"{internal.prefix}{name}"): name for name in weights}
+    if len(names) != len(weights):
+        twice = sorted(set(weights) - set(names.values()))[0]
+        raise IntegrityError(
+            "BAD_STRUCTURE",
+            f"{manifest.name} is recorded to take over {twice} under a name that another tensor gets",
+            tensor=twice,
+        )
+    dropped = set(internal.dropped)
     return View(weights, {name: source for name, source in names.items() if name not in dropped})

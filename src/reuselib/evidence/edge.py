@@ -1,0 +1,116 @@
+"""One step of a history with everything at hand to check it, and what its record must say whatever the adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.adapter import Adapter, Finding, Json, Weights
+from reuselib.derivation.origin import origin
+from reuselib.derivation.plan import form_of, references
+from reuselib.errors import IncompatibleStep, SourceError
+from reuselib.lineage.tensors import Tensors
+from reuselib.model.opening import recorded_adapter
+from reuselib.model.weights import own_weights, parent_weights
+
+if TYPE_CHECKING:
+    from reuselib.evidence.whereabouts import Whereabouts
+    from reuselib.lineage.definition import Internal
+    from reuselib.lineage.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Claims:
+    """One edge of the lineage, with everything at hand to check it."""
+
+    adapter: Adapter
+    parents: Sequence[Weights]
+    child: Weights
+    structure: Json
+
+    def check(self, child: Weights) -> Iterable[Finding]:
+        """What holds between the parents and `child`, if that were the child."""
+        return self.adapter.prove(self.parents, child, self.structure)
+
+
+def gather(manifest: Manifest, folder: Path, sources: Whereabouts) -> Claims:
+    """The step that a manifest records, with the weights to check it with.
+
+    Raises:
+        SourceError: a parent is not at hand.
+        IntegrityError: what is there is another model, or cannot be read.
+        RecipeError: the recorded adapter is not known here, or its fields do not fit.
+    """
+    first = parent_weights(manifest, sources)
+    others = [
+        own_weights(sources.folder(parent), sources.manifest(parent), sources)
+        for parent in manifest.parents[1:]
+    ]
+    internal = settled(manifest)
+    return Claims(recorded_adapter(manifest), [first, *others], Tensors(folder), internal.structure)
+
+
+def settled(manifest: Manifest) -> Internal:
+    """What the run of a derivation settled, which is there for all but bases."""
+    assert manifest.definition.internal is not None, "a base is no step"
+    return manifest.definition.internal
+
+
+def consistent(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> Finding:
+    """What a step's record says twice is the same both times, and its parents are those that its recipe names."""
+    fault = next(_faults(manifest, adapter, sources), "")
+    return Finding("the record of the step agrees with itself", not fault, fault)
+
+
+def _faults(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> Iterator[str]:
+    if manifest.relation != adapter.relation:
+        yield f"relation {manifest.relation}, but '{adapter.kind}' makes {adapter.relation}"
+    yield from _other_parents(manifest, adapter, sources)
+    yield from _other_form(manifest, adapter, sources)
+    yield from _unaccounted(manifest, sources)
+
+
+def _other_parents(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> Iterator[str]:
+    """The recipe pins each model that it names, and the parents are bound by digest: both must mean the same."""
+    named = references(adapter)
+    roles = ["base", *(role for role, _ in named), *["teacher"] * adapter.uses_origin]
+    if (found := [parent.role for parent in manifest.parents]) != roles:
+        yield f"parents {', '.join(found)}; its recipe needs {', '.join(roles)}"
+        return
+    for parent, (_, ref) in zip(manifest.parents[1:], named, strict=False):
+        if ref.digest != parent.digests.dir_hash:
+            yield f"'{parent.name}' is {parent.digests.dir_hash}, but its recipe names {ref.digest}"
+    if adapter.uses_origin and (start := sources.manifest(manifest.parents[0])):
+        history = {sha: each.payload() for sha, each in sources.manifests.items()}
+        try:
+            before = origin(start, history)[0].digests
+        except SourceError:
+            return
+        if manifest.parents[-1].digests != before:
+            yield f"'{manifest.parents[-1].name}' is not what the chain had before it was compressed"
+
+
+def _other_form(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> Iterator[str]:
+    start = sources.manifest(manifest.parents[0])
+    if start is None:
+        return
+    form = settled(manifest).form
+    try:
+        wanted = adapter.follow(form_of(start))
+    except IncompatibleStep as error:
+        yield error.what
+        return
+    if form != wanted:
+        yield f"form {form}, but '{adapter.kind}' makes {wanted}"
+
+
+def _unaccounted(manifest: Manifest, sources: Whereabouts) -> Iterator[str]:
+    """A tensor of the parent gives way to a new one only where the child is for another task than the parent."""
+    internal = settled(manifest)
+    start = sources.manifest(manifest.parents[0])
+    replaced = sorted({*internal.dropped} & {*internal.fresh})
+    task = start.definition.task if start else None
+    if replaced and task is not None and task == manifest.definition.task:
+        yield f"{replaced[0]} is recorded as new, but the parent was made for the same task and has it"
