@@ -5,6 +5,7 @@ import math
 from contextlib import suppress
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,3 +116,15 @@ def test_arbitrary_bytes_are_read_or_refused_but_never_crash(data):
         value = canonical.loads(data)
 
     assert value is REFUSED or json.loads(data, parse_int=float) == value
+
+
+@given(values | st.floats() | st.integers() | st.dictionaries(st.text(), st.floats() | st.text()))
+def test_what_is_written_is_what_the_reference_writes(value):
+    """RFC 8785 says one form only, so two writers must agree in every byte."""
+    try:
+        expected = rfc8785.dumps(value)
+    except ValueError:
+        with pytest.raises(IntegrityError):
+            canonical.dumps(value)
+    else:
+        assert canonical.dumps(value) == expected

@@ -87,6 +87,13 @@ def walk(manifest: Manifest, ancestors: Mapping[str, bytes]) -> Chain:
     raise IntegrityError("LIMIT", f"more than {MAX_DEPTH} generations", path=ANCESTORS)
 
 
+def read_parent(parent: Parent, data: bytes) -> Manifest:
+    """The manifest of one parent from its bytes; raises as `walk` if it is not the one that the child names."""
+    ancestor = _read(parent, data)
+    _check_identity(parent, ancestor)
+    return ancestor
+
+
 def _read(parent: Parent, data: bytes) -> Manifest:
     path = f"{ANCESTORS}/{parent.manifest_sha256}.json"
     actual = hashlib.sha256(data).hexdigest()
