@@ -6,16 +6,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 from reuselib.errors import Problem, RecipeError, SourceError
-from reuselib.lineage.tiers import Tier
 from reuselib.values.binding import FAILED, Binder
 from reuselib.values.document import parse, spell
 
 MAX_BYTES = 2**20
-_DEMANDABLE = ("proven", "replayed", "signed", "recorded")
-"""Tiers that a history can be made to reach; the others say that something is lacking."""
+Demand: TypeAlias = Literal["proven", "replayed", "signed", "recorded"]
+"""The tiers that a history can be made to reach; the others say that something is lacking."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,7 @@ class Policy:
     """PEM files of certificate authorities; a signature by a certificate they issued counts."""
     identities: tuple[str, ...] = ()
     """Subject or alternative names that such a certificate must bear, one of them; empty: any."""
-    require: tuple[Tier, ...] = ("recorded",)
+    require: tuple[Demand, ...] = ("recorded",)
     """Tiers that every edge of the model's history must reach, each by itself: `[signed, proven]` demands both."""
     unrecorded: Literal["refuse", "warn"] = "refuse"
     """What a file is that the record does not name and no library would load. A loadable one is always refused."""
@@ -51,11 +50,11 @@ class Policy:
 
     def _problems(self) -> Iterator[Problem]:
         for index, tier in enumerate(self.require):
-            if tier not in _DEMANDABLE:
+            if tier not in get_args(Demand):
                 yield Problem(
                     "",
                     spell(("require", index)),
-                    f"`{tier}` cannot be demanded; there are: {', '.join(_DEMANDABLE)}",
+                    f"`{tier}` cannot be demanded; there are: {', '.join(get_args(Demand))}",
                 )
         if "signed" in self.require and not self.trusted_keys + self.trusted_roots:
             what = "`signed` needs somebody to trust: name `trusted_keys` or `trusted_roots`"

@@ -68,16 +68,16 @@ def names(certificate: bytes) -> tuple[str, ...]:
 
     try:
         parsed = x509.load_der_x509_certificate(certificate)
-        found = [parsed.subject.rfc4514_string()]
-        found += [
-            str(each.value) for each in parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        ]
-        extension = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        found += [str(each.value) for each in extension.value]
-    except x509.ExtensionNotFound:
-        pass
+        extensions = parsed.extensions
     except ValueError:
         return ()
+    found = [parsed.subject.rfc4514_string()]
+    found += [
+        str(each.value) for each in parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    ]
+    for extension in extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            found += [str(each.value) for each in extension.value]
     return tuple(each for each in found if each)
 
 

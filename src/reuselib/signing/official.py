@@ -51,7 +51,8 @@ def signed(
         config.use_certificate_signer(
             private_key=key,
             signing_certificate=certificates[0],
-            certificate_chain=certificates[1:],
+            # The package cannot do without a second one; the first again changes nothing.
+            certificate_chain=certificates[1:] or certificates,
         )
     else:
         config.use_elliptic_key_signer(private_key=key)
