@@ -46,6 +46,13 @@ def run(  # noqa: PLR0913 - one parameter for each option
         list[str] | None,
         typer.Option(help="Such as tensorboard; may be repeated.", show_default=False),
     ] = None,
+    keep_states: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="How many states of each training to keep in the store, for `reproduce --window`.",
+        ),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Make the model that a recipe describes, or find it in the store."""
@@ -64,6 +71,7 @@ def run(  # noqa: PLR0913 - one parameter for each option
             overwrite=overwrite,
             trackers=tuple(tracker or ()),
             report=report,
+            keep_states=keep_states,
         )
         execution = make(plan, runtime)
     failure: GateFailed | None = None

@@ -36,6 +36,9 @@ class Runtime:
     """Where trackers write; default: `runs` in the folder you are in."""
     report: Report | None = None
     """Called with the progress of the run."""
+    keep_states: int = 0
+    """How many states of each training to keep in the store, spread evenly, so that `reproduce` can begin at them. Each
+    takes about three times the room of what is trained."""
     protocol: Protocol | None = None
     """How times are taken; default: `reuselib.measure.latency.STANDARD`."""
 

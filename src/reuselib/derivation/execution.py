@@ -127,7 +127,12 @@ def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child],
 
     parent = as_parent(done[-1].folder, done[-1].manifest) if done else plan.base
     opened, session = begin(plan, parent.folder)
-    session = replace(session, trackers=runtime.trackers, logging_dir=runtime.logging_dir)
+    session = replace(
+        session,
+        trackers=runtime.trackers,
+        logging_dir=runtime.logging_dir,
+        num_states=runtime.keep_states,
+    )
     gauge = Gauge(plan, session, runtime.protocol)
     made: list[Child] = []
     for index in range(len(done), len(plan.steps)):
@@ -153,6 +158,7 @@ def _step(
         session,
         origin_teacher=_origin(plan, adapter, parent),
         form=opened.form,
+        derivation_id=derivation_id,
         remembered=partial(recall, parent, plan.store),
     )
     gauge.before(parent, opened.module)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from reuselib.task import Batch, Examples, Processor, Rows, Task
     from reuselib.training.lessons import Lesson
     from reuselib.training.plan import FitPlan, ParameterGroup
+    from reuselib.training.replay import Replay
+    from reuselib.training.state import Keeper, State
 
 NUM_COMPARED = 64
 """Training rows that are encoded with both processors to see that two models take them in alike."""
@@ -95,6 +97,12 @@ class Session:
     """In what way the last `fit` ran: precision, device, processes, threads."""
     trails: list[Trail] = field(default_factory=list)
     """One of each `fit`, in order."""
+    replays: Sequence[Replay] = ()
+    """What of recorded trainings to do again, for each `fit`."""
+    derivation_id: str = ""
+    """Under which states are kept."""
+    num_states: int = 0
+    """How many to keep, of the first `fit`."""
 
     @property
     def splits(self) -> Splits:
@@ -139,6 +147,8 @@ class Session:
             trackers=self.trackers,
             logging_dir=self.logging_dir,
             report=self.report,
+            keeper=self._keeper(),
+            replay=self.replays[len(self.trails)] if len(self.trails) < len(self.replays) else None,
         )
         result = fit(module, plan, job)
         self.settled.update(result.facts)
@@ -228,6 +238,15 @@ class Session:
     def with_fresh(self, fresh: frozenset[str]) -> Session:
         """The same session for a module in which those tensors are newly initialised."""
         return replace(self, fresh=fresh)
+
+    def _keeper(self) -> Keeper | None:
+        from reuselib.training.state import Keeper, write_state
+
+        def write(state: State) -> str:
+            with self.store.keep_state(self.derivation_id, state.step) as folder:
+                return write_state(folder, state)
+
+        return Keeper(self.num_states, write) if self.num_states and not self.trails else None
 
     def _origin_teacher(self) -> Teacher:
         if self.origin_teacher is None:

@@ -1,8 +1,9 @@
 """The store: a local folder of children, so that what exists is not computed twice.
 
 `models/<derivation id>/` are children, `roots/` remembers bases by `dirHash`, `lessons/` keeps what
-teachers said, `verdicts/` says which children missed a gate, `tmp/` is where all of these grow. A child appears by one
-rename, complete and on the disk, or not at all.
+teachers said, `states/<derivation id>/<step>/` what trainings were like on the way, `verdicts/` says
+which children missed a gate, `tmp/` is where all of these grow. A child appears by one rename, complete
+and on the disk, or not at all.
 """
 
 from __future__ import annotations
@@ -134,6 +135,17 @@ class Store:
     def keep_lesson(self, key: str, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
         """As `fill`, for what a teacher said; what is there already stays only if it `is_whole`."""
         with self._growing(self.lesson(key), is_whole) as folder:
+            yield folder
+
+    def state(self, derivation_id: str, step: int) -> Path:
+        """Where the state of a training after a step is kept, if it is: see `training.state`."""
+        self._check_digest(derivation_id)
+        return self.path / "states" / derivation_id / str(step)
+
+    @contextmanager
+    def keep_state(self, derivation_id: str, step: int) -> Iterator[Path]:
+        """As `fill`, for the state of a training; what another run left there is replaced."""
+        with self._growing(self.state(derivation_id, step), lambda _: False) as folder:
             yield folder
 
     def mark_failed(self, derivation_id: str, failures: Sequence[str]) -> None:

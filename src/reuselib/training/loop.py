@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,9 +20,12 @@ from reuselib.training.evaluate import evaluate
 from reuselib.training.optimizer import adamw, clip, set_learning_rate
 from reuselib.training.plan import FitPlan, ParameterGroup
 from reuselib.training.precision import resolve
+from reuselib.training.replay import Replay, Stopped
+from reuselib.training.resuming import capture, resume
 from reuselib.training.schedule import factor
 from reuselib.training.seeds import seeded
 from reuselib.training.stages import Stages
+from reuselib.training.state import Keeper
 from reuselib.training.stopping import Best
 from reuselib.training.threads import all_cores
 from reuselib.training.trail import Recorder
@@ -59,6 +63,10 @@ class Job:
     """Names that accelerate knows, such as `tensorboard`."""
     logging_dir: Path | None = None
     report: Report | None = None
+    keeper: Keeper | None = None
+    """Keeps states on the way, in one process only."""
+    replay: Replay | None = None
+    """What of a recorded training to do again."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,8 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
 
     Raises:
         TrainingError: the plan cannot be followed, or a loss, gradient or weight is not finite.
+        Stopped: only a part of it was to be done again, and is done; the module is as it was then.
+        IntegrityError: `BAD_STATE`, the state to begin with is that of another training.
     """
     from reuselib.training.dropout import swift_dropout
 
@@ -129,6 +139,7 @@ class Loop:
     optimizer: AcceleratedOptimizer
     watch: Watch = field(default_factory=Watch)
     recorder: Recorder | None = field(init=False, default=None)
+    best: Best | None = field(init=False, default=None)
     step: int = 0
     num_rows: int = 0
     loss_sum: float | Tensor = 0.0
@@ -138,14 +149,13 @@ class Loop:
     def run(self) -> tuple[dict[str, float], Trail | None]:
         """Train for as long as the plan says; figures, and the trail."""
         started = time.perf_counter()
-        if self.accelerator.is_main_process:
-            total = num_steps(self.plan, len(self.job.train))
-            learned = tuple(self.stages.opens)
-            self.recorder = Recorder(self.module, learned, total, len(self.job.train))
-        best = self._best()
+        self.best = best = self._best()
+        self.recorder = self._recorder()  # before anything else changes a weight or a buffer
         lengths = costs(self.job.train, self.job.task) if self.plan.group_by_length else None
-        epoch = 0
-        for epoch in range(self.stages.num_epochs):
+        replay = self.job.replay
+        start = None if replay is None else replay.start
+        first = epoch = 0 if start is None else resume(self, start)
+        for epoch in range(first, self.stages.num_epochs):
             self._epoch(epoch, lengths)
             if best is not None:
                 self._validate(best, epoch)
@@ -170,7 +180,9 @@ class Loop:
 
     def _epoch(self, epoch: int, lengths: Sequence[int] | None) -> None:
         learning = self.stages.enter(epoch)
-        self.loss_sum, self.num_targets = 0.0, 0.0
+        done = self.step - epoch * self.steps_per_epoch  # more than none if it goes on from a state
+        if not done:
+            self.loss_sum, self.num_targets = 0.0, 0.0
         batches = plan_batches(
             lengths,
             len(self.job.train),
@@ -179,7 +191,7 @@ class Loop:
             epoch=epoch,
         )
         total = num_steps(self.plan, len(self.job.train))
-        for rows in batches[: total - self.step]:
+        for rows in batches[done : done + total - self.step]:
             rate = self.plan.learning_rate * factor(self.plan.schedule, self.step, total)
             set_learning_rate(self.optimizer, rate)
             loss, targets = self._gradient(rows, epoch)
@@ -191,7 +203,9 @@ class Loop:
             self.loss_sum = self.loss_sum + loss * targets
             self.num_targets += targets
             if self.recorder is not None:
-                self.recorder.see(self.step, rows, loss)
+                self.recorder.see(self.step, rows, loss, self._keep(total))
+                if self.job.replay is not None and self.step == self.job.replay.stop:
+                    raise Stopped(self.recorder.finish())
             self._tell(total, loss, rate, norm)
         self.watch.look()
 
@@ -276,6 +290,25 @@ class Loop:
                     f"parameter '{name}' is not finite after optimizer step {self.step - 1}",
                     fix="lower `learning_rate`, or clip with `max_grad_norm`",
                 )
+
+    def _recorder(self) -> Recorder | None:
+        if not self.accelerator.is_main_process:
+            return None
+        replay, total = self.job.replay, num_steps(self.plan, len(self.job.train))
+        known = {} if replay is None else {"at": replay.trail.steps, "every": replay.trail.every}
+        return Recorder(self.module, tuple(self.stages.opens), total, len(self.job.train), **known)
+
+    def _keep(self, total: int) -> str:
+        """Keep the state if it is time to; its digest."""
+        keeper = self.job.keeper
+        if keeper is None or self._many or self.step not in keeper.steps(total):
+            return ""
+        return keeper.write(capture(self))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of a whole epoch."""
+        return math.ceil(len(self.job.train) / self.plan.batch_size)
 
     @property
     def _many(self) -> bool:

@@ -51,6 +51,15 @@ class Best:
         """Whether more epochs went by without improvement than are allowed."""
         return self.waited > self.plan.patience
 
+    @property
+    def figures(self) -> tuple[float, float]:
+        """The best value, and the one that the next must be better than; NaN before the first."""
+        return self.value, self._mark
+
+    @figures.setter
+    def figures(self, both: tuple[float, float]) -> None:
+        self.value, self._mark = both
+
     def restore(self, module: nn.Module) -> None:
         """Put the best weights back."""
         import torch

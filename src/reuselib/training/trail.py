@@ -64,7 +64,7 @@ class Recorder:
             return step in self.at
         return step in (1, self.num_steps) or (self.every > 0 and step % self.every == 0)
 
-    def see(self, step: int, rows: Sequence[int], loss: Tensor, kept: str | None = None) -> None:
+    def see(self, step: int, rows: Sequence[int], loss: Tensor, kept: str = "") -> None:
         """Take note of an optimizer step that was just done.
 
         Args:
@@ -78,7 +78,7 @@ class Recorder:
         self._batches.append(rows)
         self._seen = (step, loss)
         if kept or self.due(step):
-            self._note(step, loss, kept or "")
+            self._note(step, loss, kept)
         if step == WARM_UP and self.at is None:
             self.every = self._chosen()
         self._last = time.perf_counter()
