@@ -52,6 +52,10 @@ def front(dossier: Dossier) -> dict[str, Json]:
     """What stands between the dashes."""
     manifest, figures = dossier.manifest, dossier.figures
     bases: list[Json] = [hub_name(root.uri) for root in dossier.roots]
+    datasets: list[Json] = [
+        _dataset(each) for each in dossier.datasets if each.uri.startswith(_ROWS)
+    ]
+    metrics: list[Json] = [*sorted(figures.after)]
     tags = ("reuselib", str(manifest.definition.adapter), TAGS.get(manifest.relation, ""))
     keys: dict[str, Json] = {
         "base_model": bases[0] if len(bases) == 1 else bases,
@@ -62,8 +66,8 @@ def front(dossier: Dossier) -> dict[str, Json]:
         "pipeline_tag": TASKS.get(dossier.task),
         # the hub knows licences in lower case
         "license": dossier.licence.lower(),
-        "datasets": [_dataset(each) for each in dossier.datasets if each.uri.startswith(_ROWS)],
-        "metrics": sorted(figures.after),
+        "datasets": datasets,
+        "metrics": metrics,
         "tags": [tag for tag in dict.fromkeys(tags) if tag],
         "model-index": _results(dossier),
         "lineage": {"file": MANIFEST, "statementSha256": manifest.sha256},

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from reuselib.errors import IntegrityError
 from reuselib.lineage import canonical
@@ -33,9 +34,9 @@ class Dossier:
 
     manifest: Manifest
     figures: Figures = field(default_factory=Figures)
-    ancestors: Mapping[str, Manifest] = field(default_factory=dict)
+    ancestors: Mapping[str, Manifest] = field(default_factory=dict[str, Manifest])
     """Manifests of those that are at hand, by SHA-256, the nearest first."""
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
     """SHA-256 of each file of the payload, by relative path."""
 
     @classmethod
@@ -88,6 +89,15 @@ class Dossier:
         return tuple(item for item in self.manifest.definition.dependencies if item.role in roles)
 
     @property
+    def parents(self) -> Mapping[str, Parent]:
+        """Everything above the model by the manifest's SHA-256, the nearest first, as the nearest child names it."""
+        named: dict[str, Parent] = {}
+        for each in (self.manifest, *self.ancestors.values()):
+            for parent in each.parents:
+                named.setdefault(parent.manifest_sha256, parent)
+        return named
+
+    @property
     def merged(self) -> tuple[Parent, ...]:
         """The parents whose weights went into the child: the base and, of an average, the other models."""
         base, *others = self.manifest.parents
@@ -125,6 +135,25 @@ def interval(figures: Figures, phase: str, metric: str) -> tuple[float, float] |
     return None if low is None or high is None else (low, high)
 
 
+def flat(value: Json | Mapping[str, Json], name: str = "") -> Iterator[tuple[str, Json]]:
+    """A configuration as single values by dotted name, such as `fit.epochs`; lists stay whole."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from flat(item, f"{name}.{key}" if name else key)
+    elif name:
+        yield name, dict(value) if isinstance(value, Mapping) else value
+
+
+def written(value: Json) -> str:
+    """A value as the text that other formats ask for: text as it is, anything else as canonical JSON."""
+    return value if isinstance(value, str) else canonical.dumps(value).decode()
+
+
+def stamp(time: datetime) -> str:
+    """A time as the manifest writes it: UTC, to the second."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def _read(folder: Path, name: str, bound: Mapping[str, str]) -> bytes:
     """A file of the record, as the manifest names it by digest."""
     try:
@@ -159,7 +188,7 @@ def _figures(data: bytes) -> Figures:
             raise IntegrityError(
                 "BAD_MANIFEST", f"{METRICS}: {name!r} is not of the kind it must be", path=METRICS
             )
-    return Figures(**{**empty, **value})
+    return Figures(**{**empty, **cast("dict[str, Any]", value)})
 
 
 def _is_number(value: Json) -> bool:
