@@ -15,6 +15,12 @@ from scanning.payloads import SUFFIXES, WRAPPERS, pickles
 NAMES = tuple(pickles(Path("marker")))
 
 
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    """What is found here is found without picklescan."""
+    monkeypatch.setattr("reuselib.scanning.scan.at_hand", lambda: False)
+
+
 def found(folder: Path) -> set[str]:
     return {hazard.code for hazard in scan(folder).hazards}
 

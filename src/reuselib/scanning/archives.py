@@ -158,7 +158,10 @@ def _zip_member(file: BinaryIO, entry: _Entry, shift: int) -> Member:
     if kind in ("", "lzma"):
         faults.note("ARCHIVE_UNREAD", f"it is packed by method {entry.method}")
         return Member(name, b"", tuple(faults.found))
-    data = file.read(min(entry.size, MAX_DATA)) if kind == "stored" else _stream(file, kind, faults)
+    if kind == "stored":
+        data = file.read(min(entry.size, MAX_DATA))
+    else:
+        data = _stream(file, kind, faults, alone=True)
     return Member(name, data, tuple(faults.found))
 
 
@@ -192,8 +195,8 @@ def _octal(text: bytes) -> int:
         return 0
 
 
-def _stream(file: BinaryIO, kind: str, faults: _Faults) -> bytes:
-    """The beginning of what a compressed stream unpacks to."""
+def _stream(file: BinaryIO, kind: str, faults: _Faults, *, alone: bool = False) -> bytes:
+    """The beginning of what a compressed stream unpacks to; unless it is alone, with the streams behind it."""
     packed, found, chunk = 0, bytearray(), b""
     unpacker = _Unpacker(kind)
     try:
@@ -206,14 +209,15 @@ def _stream(file: BinaryIO, kind: str, faults: _Faults) -> bytes:
             part, chunk = unpacker.take(chunk, MAX_DATA - len(found))
             found += part
             if unpacker.ended:
-                # readers of these go on with the next stream of a file
-                if kind not in ("gzip", "bzip2", "xz") or not chunk.strip(b"\0"):
+                # readers of a file go on with the next stream in it
+                if alone or kind == "zlib" or not chunk.strip(b"\0"):
                     break
                 unpacker = _Unpacker(kind)
     except (zlib.error, lzma.LZMAError, OSError, EOFError, MemoryError) as error:
         faults.note("ARCHIVE_TRICK", f"it cannot be unpacked to its end ({error})")
-    if len(found) >= MAX_DATA and len(found) > _MAX_RATIO * packed:
-        faults.note("ARCHIVE_BOMB", f"{packed:,} bytes of it unpack to more than {len(found):,}")
+    used = packed - len(chunk)
+    if len(found) >= MAX_DATA and len(found) > _MAX_RATIO * used:
+        faults.note("ARCHIVE_BOMB", f"{used:,} bytes of it unpack to more than {len(found):,}")
     return bytes(found)
 
 

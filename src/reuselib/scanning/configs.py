@@ -61,7 +61,7 @@ def _walk(value: Json, path: str, place: str) -> Iterator[Hazard]:
         yield from _judge(key, item, path, where)
         if key == "chat_template":
             yield from _judge_templates(item, path, where)
-        else:
+        elif key.lower() not in _CODE_KEYS:  # those are told as a whole
             yield from _walk(item, path, where)
 
 
