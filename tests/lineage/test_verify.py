@@ -46,6 +46,10 @@ def test_untouched_child_is_ok_and_says_what_was_not_checked(child):
         (child / name).stat().st_size for name in (WEIGHTS, "config.json")
     )
     assert len(report.checked) == 7
+    assert (report.tier, report.signer) == ("recorded", "")
+    assert report.files.keys() == {
+        path.relative_to(child).as_posix() for path in child.rglob("*") if path.is_file()
+    }
     unchecked = " ".join(report.unchecked)
     for word in ("signature", "parents' weights", "metrics", "README.md"):
         assert word in unchecked

@@ -90,7 +90,7 @@ def unusable() -> dict[str, bytes]:
 def test_what_is_no_key_is_refused(tmp_path, case, read):
     (tmp_path / "key").write_bytes(unusable()[case])
 
-    with pytest.raises(SourceError, match="holds no (private|public) key"):
+    with pytest.raises(SourceError, match=r"holds no (private|public) key"):
         read(tmp_path / "key")
 
 

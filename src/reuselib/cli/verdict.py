@@ -21,15 +21,26 @@ def show_report(report: Report, folder: Path) -> None:
         ("matches its manifest", "bold green") if report.ok else ("does NOT match", "bold red")
     )
     console.print(f"{folder}: {verdict} ({read})", style=style, markup=False, soft_wrap=True)
-    for problem in report.problems:
-        place = problem.path + (f", tensor {problem.tensor}" if problem.tensor else "")
-        console.print(
-            f"  {problem}" + (f" [{place}]" if place else ""), markup=False, soft_wrap=True
-        )
+    for mark, found in (("", report.problems), ("warning: ", report.warnings)):
+        for problem in found:
+            place = problem.path + (f", tensor {problem.tensor}" if problem.tensor else "")
+            line = f"  {mark}{problem}" + (f" [{place}]" if place else "")
+            console.print(printable(line), markup=False, soft_wrap=True)
     if report.manifest and report.ok:
         console.print(f"  dirHash     {report.manifest.digests.dir_hash}")
         console.print(f"  tensorHash1 {report.manifest.digests.tensor_hash}")
+        signer = f", by {report.signer}" if report.signer else ""
+        console.print(f"  history     {report.tier}{signer}", markup=False, soft_wrap=True)
     for heading, lines in (("checked", report.checked), ("not checked", report.unchecked)):
         for index, line in enumerate(lines):
             label = f"{heading}:" if index == 0 else ""
-            console.print(f"  {label:<13}{line}", markup=False, soft_wrap=True, style="dim")
+            console.print(
+                f"  {label:<13}{printable(line)}", markup=False, soft_wrap=True, style="dim"
+            )
+
+
+def printable(text: str) -> str:
+    """A line with its control characters written out: a stranger's names must not move the cursor or hide a verdict."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )

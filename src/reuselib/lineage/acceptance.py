@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from graphlib import TopologicalSorter
+from itertools import pairwise
 
 from reuselib.errors import IntegrityError
 from reuselib.lineage.chain import ANCESTORS, Chain
@@ -46,31 +48,36 @@ def conflicts(manifest: Manifest, chain: Chain) -> Iterator[IntegrityError]:
     for digest, each in history.items():
         if each.derivation_id is not None:
             told.setdefault(each.digests.dir_hash, []).append(digest)
+    if all(len(group) == 1 for group in told.values()):
+        return
+    reached = _reached(history)
     for dir_hash, group in told.items():
-        first = group[0]
-        for other in group[1:]:
-            differ = history[first].derivation_id != history[other].derivation_id
-            if differ and not (
-                _descends(first, other, history) or _descends(other, first, history)
-            ):
+        # Where each reaches the next they are one line of descent; whoever reaches most comes first.
+        group.sort(key=lambda digest: reached[digest].bit_count(), reverse=True)
+        for one, other in pairwise(group):
+            same = history[one].derivation_id == history[other].derivation_id
+            if not same and reached[one] & reached[other] != reached[other]:
                 yield IntegrityError(
                     "CONFLICT",
-                    f"two manifests tell different derivations of one model (dirHash {dir_hash}): {first} and {other}",
+                    f"two manifests tell different derivations of one model (dirHash {dir_hash}): {one} and {other}",
                     path=f"{ANCESTORS}/{other}.json",
                 )
 
 
-def _descends(child: str, ancestor: str, history: Mapping[str, Manifest]) -> bool:
-    seen: set[str] = set()
-    ahead = [child]
-    while ahead:
-        digest = ahead.pop()
-        if digest == ancestor:
-            return True
-        if digest not in seen and digest in history:
-            seen.add(digest)
-            ahead.extend(parent.manifest_sha256 for parent in history[digest].parents)
-    return False
+def _reached(history: Mapping[str, Manifest]) -> dict[str, int]:
+    """For each manifest a set, as bits of a number, of itself and all its ancestors."""
+    above = {
+        digest: [
+            each.manifest_sha256 for each in manifest.parents if each.manifest_sha256 in history
+        ]
+        for digest, manifest in history.items()
+    }
+    reached: dict[str, int] = {}
+    for index, digest in enumerate(TopologicalSorter(above).static_order()):
+        reached[digest] = 1 << index
+        for parent in above[digest]:
+            reached[digest] |= reached[parent]
+    return reached
 
 
 def beyond_verify(policy: Policy) -> Iterator[str]:

@@ -244,14 +244,15 @@ class _Verification:
                 self._note(error)
             self.unchecked.append("who made it: no signature holds that the policy trusts")
             return
-        named = {problem.path for problem in self.problems} | {w.path for w in self.warnings}
+        named = {each.path for each in (*self.problems, *self.warnings)}
         for error in found.problems:
             if error.path not in named:
                 self._refuse_unrecorded(error)
         self.unchecked.extend(f"{name}: the signer left it out" for name in found.ignored)
-        if not found.problems:
+        # Somebody vouches for what was signed, and for no more than that.
+        if not self.problems:
             self.signer = found.signer
-            self.checked.append(f"signature: {len(files)} files, signed by {found.signer}")
+            self.checked.append(f"signature: {found.num_files} files, signed by {found.signer}")
 
     def _check_policy(self, manifest: Manifest) -> None:
         """What else is demanded, as far as the folder alone can tell."""

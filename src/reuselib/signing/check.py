@@ -29,6 +29,8 @@ class Checked:
     """What came of checking a signature that holds, by a signer whom the policy trusts."""
 
     signer: str
+    num_files: int
+    """That were signed."""
     problems: tuple[IntegrityError, ...] = ()
     """How the files at hand differ from those that were signed."""
     ignored: tuple[str, ...] = ()
@@ -64,7 +66,7 @@ def check_signature(folder: Path, policy: Policy, files: Mapping[str, str]) -> C
     found = files if _is_plain(bundle.statement) else None
     problems = tuple(_differences(folder, bundle.statement, files, found))
     ignored = sorted(name for name in files if bundle.statement.ignores(name))
-    return Checked(signer, problems, tuple(ignored))
+    return Checked(signer, len(bundle.statement.files), problems, tuple(ignored))
 
 
 def _read(folder: Path) -> bytes:
