@@ -130,6 +130,16 @@ def test_schema_is_json(typed):
     assert "lora" in json.loads(out)["$defs"]
 
 
+def test_the_schema_of_manifests_is_the_one_in_the_package(typed):
+    from reuselib.lineage.schema import manifest_schema
+
+    code, out, _ = typed("schema", "--manifest")
+
+    assert code == 0
+    assert json.loads(out) == manifest_schema()
+    assert typed("schema", "--manifest", "--ours")[0] == 2
+
+
 def test_a_folder_without_a_manifest_fails_verification(typed, tmp_path):
     (tmp_path / "model").mkdir()
 

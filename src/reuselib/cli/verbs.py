@@ -164,8 +164,20 @@ def schema(
     ours: Annotated[
         bool, typer.Option("--ours", help="Leave out what other installed packages add.")
     ] = False,
+    manifest: Annotated[
+        bool, typer.Option("--manifest", help="The schema of lineage manifests instead.")
+    ] = False,
 ) -> None:
-    """Print the JSON schema of recipes, for editors and other tools."""
+    """Print the JSON schema of recipes, or of manifests, for editors and other tools."""
+    if manifest and ours:
+        raise typer.BadParameter(
+            "--ours is about recipes: what packages add is no part of a manifest"
+        )
+    if manifest:
+        from reuselib.lineage.schema import manifest_schema
+
+        print_json(manifest_schema())
+        return
     from reuselib.recipe.schema import schema
 
     print_json(schema(plugins=not ours))

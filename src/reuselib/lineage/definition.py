@@ -274,7 +274,8 @@ class Definition:
                 raise fields.refuse(f"{item.name!r} has no sha256")
         for model in models:
             parse_identity(model.digest, fields)
-        if sorted(map(str, of)) != sorted(model.name for model in models):
+        named = [each for each in of if isinstance(each, str)]
+        if len(named) < len(of) or sorted(named) != sorted(model.name for model in models):
             raise fields.refuse("every parent needs the digest of its manifest, once")
         if self.relation != "import" and not models:
             raise fields.refuse("a derivation needs a parent")
