@@ -226,7 +226,7 @@ def _node(digest: str, manifest: Manifest, folder: Path | None) -> Node:
         settings=settings_that_matter(definition.adapter, definition.recipe)
         if definition.adapter
         else {},
-        change=_change(manifest, folder) if folder else None,
+        change=recorded_change(manifest, folder) if folder else None,
         dir_hash=manifest.digests.dir_hash,
         tensor_hash=manifest.digests.tensor_hash,
         uri=source if isinstance(source, str) else "",
@@ -236,7 +236,7 @@ def _node(digest: str, manifest: Manifest, folder: Path | None) -> Node:
     )
 
 
-def _change(manifest: Manifest, folder: Path) -> Change | None:
+def recorded_change(manifest: Manifest, folder: Path) -> Change | None:
     """What the folder's figures say, if they are those that the manifest binds."""
     bound = {each.name: each.digest.get("sha256") for each in manifest.details.byproducts}
     path = folder / METRICS
