@@ -157,7 +157,7 @@ def _card(dossier: Dossier) -> Part:
     found: Part = {
         "modelParameters": {key: value for key, value in parameters.items() if value},
         "quantitativeAnalysis": {"performanceMetrics": list(_metrics(dossier))},
-        "considerations": {"technicalLimitations": list(_limits(dossier))},
+        "considerations": {"technicalLimitations": list(limits(dossier))},
         "properties": properties(
             [(f"cost:{name}", value) for name, value in sorted(figures.cost.items())]
         ),
@@ -180,7 +180,7 @@ def _metrics(dossier: Dossier) -> Iterator[Part]:
             yield metric
 
 
-def _limits(dossier: Dossier) -> Iterator[str]:
+def limits(dossier: Dossier) -> Iterator[str]:
     """What the record itself says against the figures."""
     for item in dossier.datasets:
         if shared := item.annotations.get("test_rows_in_train"):

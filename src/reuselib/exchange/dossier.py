@@ -76,13 +76,6 @@ class Dossier:
         return text(self.manifest.annotations.get("license"))
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """What a classifier answers with, if the task says."""
-        described = (self.manifest.definition.task or {}).get(self.task)
-        labels = described.get("labels") if isinstance(described, dict) else None
-        return tuple(map(str, labels)) if isinstance(labels, list) else ()
-
-    @property
     def datasets(self) -> tuple[Descriptor, ...]:
         """The rows that the step learned from or was measured on."""
         roles = ("dataset", "calibration", "eval")
