@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     from reuselib.derivation.derive import Runtime as Runtime
     from reuselib.derivation.derive import derive as derive
     from reuselib.errors import ReuseError as ReuseError
+    from reuselib.evidence.loading import load as load
     from reuselib.evidence.prove import prove as prove
+    from reuselib.exchange.export import export as export
     from reuselib.lineage.manifest import Manifest as Manifest
+    from reuselib.lineage.policy import Policy as Policy
     from reuselib.lineage.verify import verify as verify
     from reuselib.measure.gates import Gate as Gate
     from reuselib.model import Model as Model
     from reuselib.recipe import Recipe as Recipe
+    from reuselib.signing.sign import sign as sign
     from reuselib.task import Task as Task
     from reuselib.tasks.causal_lm import CausalLM as CausalLM
     from reuselib.tasks.image_classification import ImageClassification as ImageClassification
@@ -70,6 +74,7 @@ _EXPORTS = {
     "ModuleTask": "tasks.module",
     "Optimizer": "training.plan",
     "ParameterGroup": "training.plan",
+    "Policy": "lineage.policy",
     "Prune": "adapters.prune",
     "Quantize": "adapters.quantize",
     "Recipe": "recipe",
@@ -83,7 +88,10 @@ _EXPORTS = {
     "TextClassification": "tasks.text_classification",
     "compare_models": "derivation.comparing",
     "derive": "derivation.derive",
+    "export": "exchange.export",
+    "load": "evidence.loading",
     "prove": "evidence.prove",
+    "sign": "signing.sign",
     "verify": "lineage.verify",
 }
 """Public name -> the module that defines it, inside this package."""

@@ -80,7 +80,7 @@ def loads(data: bytes, *, path: str = "", limit: int = MAX_BYTES) -> Json:
         limit: the largest number of bytes accepted.
 
     Raises:
-        IntegrityError: `BAD_JSON`, with the reason.
+        IntegrityError: `BAD_JSON`, with the reason; `LIMIT`, it is too large.
     """
 
     def refuse(why: str) -> NoReturn:
@@ -95,7 +95,8 @@ def loads(data: bytes, *, path: str = "", limit: int = MAX_BYTES) -> Json:
         return mapping
 
     if len(data) > limit:
-        refuse(f"{len(data)} bytes, at most {limit} are read")
+        what = f"{path or 'JSON'}: {len(data)} bytes, at most {limit} are read"
+        raise IntegrityError("LIMIT", what, path=path)
     try:
         value = json.loads(
             data.decode("utf-8"),

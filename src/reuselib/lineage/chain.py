@@ -19,6 +19,8 @@ from reuselib.lineage.manifest import Manifest, read_payload
 
 MAX_DEPTH = 64
 MAX_NODES = 4096
+MAX_BYTES = 64 * 2**20
+"""Of all manifests in a folder together."""
 ANCESTORS = "lineage/ancestors"
 """Where the manifests of all ancestors are, in a model folder."""
 
@@ -46,10 +48,16 @@ def read_ancestors(folder: Path) -> dict[str, bytes]:
         raise IntegrityError(
             "LIMIT", f"{len(files)} ancestors, at most {MAX_NODES}", path=ANCESTORS
         )
-    ancestors = {}
+    ancestors: dict[str, bytes] = {}
+    left = MAX_BYTES
     for path in files:
         with path.open("rb") as file:
-            ancestors[path.stem] = file.read(canonical.MAX_BYTES + 1)
+            ancestors[path.stem] = file.read(min(left, canonical.MAX_BYTES) + 1)
+        left -= len(ancestors[path.stem])
+        if left < 0:
+            raise IntegrityError(
+                "LIMIT", f"ancestors of more than {MAX_BYTES} bytes", path=ANCESTORS
+            )
     return ancestors
 
 

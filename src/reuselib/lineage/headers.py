@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from reuselib.adapter import Json
 
 MAX_HEADER = 100_000_000
+MAX_DIMENSIONS = 64
+"""Of a tensor, as many as torch has. The product of a million sizes takes for ever."""
 NUM_BITS: Mapping[str, int] = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
@@ -107,7 +109,7 @@ def parse_header(header: bytes, num_data_bytes: int, file: str) -> dict[str, Ten
     try:
         content = canonical.loads(header, limit=MAX_HEADER)
     except IntegrityError as error:
-        why = error.what.removeprefix("BAD_JSON: ")
+        why = error.what.removeprefix(f"{error.code}: ")
         raise IntegrityError("BAD_SAFETENSORS", f"{file}: header: {why}", path=file) from error
     # Leading white space is legal JSON, but the format demands the brace at once.
     if not isinstance(content, dict) or not header.startswith(b"{"):
@@ -132,6 +134,8 @@ def _tensor(name: str, entry: Json, file: str, offset: int) -> TensorInfo:
         refuse(f"unknown dtype {dtype!r}")
     if not are_counts(shape) or not are_counts(offsets) or len(offsets) != 2:
         refuse(f"shape {shape!r} or data_offsets {offsets!r} are not what they should be")
+    if len(shape) > MAX_DIMENSIONS:
+        refuse(f"{len(shape)} dimensions, at most {MAX_DIMENSIONS}")
     num_bits = math.prod(shape) * NUM_BITS[dtype]
     if num_bits % 8 or num_bits // 8 != offsets[1] - offsets[0]:
         refuse(f"{dtype} of shape {shape} does not take {offsets[1] - offsets[0]} bytes")

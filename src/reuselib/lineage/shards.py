@@ -23,7 +23,8 @@ def check_indexes(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
             file does not hold, `BAD_JSON` if it is no index.
     """
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
-        index = canonical.loads(path.read_bytes(), path=path.name)
+        with path.open("rb") as file:
+            index = canonical.loads(file.read(canonical.MAX_BYTES + 1), path=path.name)
         places = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(places, dict) or not all(
             isinstance(file, str) for file in places.values()
