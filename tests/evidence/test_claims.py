@@ -109,7 +109,7 @@ class TestCard:
     def test_a_rounded_claim_holds_and_one_beyond_rounding_does_not(self, chain, child):
         """Against the loss, which has many places."""
         loss = chain.execution.model().evaluate(chain.rows.test)["loss"]
-        state(child, *({"metric": "loss", "value": round(loss, 2) + off} for off in (0, 0.01)))
+        state(child, *({"metric": "loss", "value": round(loss, 2) + off} for off in (0, 0.02)))
 
         assert [each.holds for each in carded(child, chain)] == [True, False]
 

@@ -61,7 +61,8 @@ def pickles(marker: Path) -> dict[str, bytes]:
         "builtins.exec": call("builtins", "exec", python),
         "__builtin__.eval": call("__builtin__", "eval", python),
         "subprocess.getoutput": call("subprocess", "getoutput", shell),
-        "timeit.timeit": call("timeit", "timeit", imported),
+        "timeit.timeit": b"\x80\x02" + raw_name("timeit", "timeit") + b"(" + unicode(imported)
+        + unicode("pass") + raw_name("time", "time") + b"K\x01tR.",
         "cProfile.run": call("cProfile", "run", python),
         "pdb.run": call("profile", "run", python),
         "code.InteractiveInterpreter": b"\x80\x04"

@@ -158,10 +158,9 @@ def _zip_member(file: BinaryIO, entry: _Entry, shift: int) -> Member:
     if kind in ("", "lzma"):
         faults.note("ARCHIVE_UNREAD", f"it is packed by method {entry.method}")
         return Member(name, b"", tuple(faults.found))
-    if kind == "stored":
-        data = file.read(min(entry.size, MAX_DATA))
-    else:
-        data = _stream(file, kind, faults, alone=True)
+    is_plain = kind == "stored"
+    limit = min(entry.size, MAX_DATA)
+    data = file.read(limit) if is_plain else _stream(file, kind, faults, alone=True)
     return Member(name, data, tuple(faults.found))
 
 
