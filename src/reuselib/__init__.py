@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from reuselib.errors import ReuseError as ReuseError
     from reuselib.evidence.loading import load as load
     from reuselib.evidence.prove import prove as prove
+    from reuselib.evidence.reproduce import reproduce as reproduce
+    from reuselib.evidence.windows import Window as Window
     from reuselib.exchange.export import export as export
     from reuselib.lineage.manifest import Manifest as Manifest
     from reuselib.lineage.policy import Policy as Policy
@@ -86,11 +88,13 @@ _EXPORTS = {
     "Splits": "data",
     "Task": "task",
     "TextClassification": "tasks.text_classification",
+    "Window": "evidence.windows",
     "compare_models": "derivation.comparing",
     "derive": "derivation.derive",
     "export": "exchange.export",
     "load": "evidence.loading",
     "prove": "evidence.prove",
+    "reproduce": "evidence.reproduce",
     "sign": "signing.sign",
     "verify": "lineage.verify",
 }

@@ -183,7 +183,7 @@ class TestOrigin:
     def test_one_that_is_not_at_hand_is_told(self, pruned, tmp_path, monkeypatch):
         chain, _ = pruned
         monkeypatch.setattr(
-            "reuselib.derivation.measuring.find_origin", _raising(SourceError("it is gone"))
+            "reuselib.derivation.link.find_origin", _raising(SourceError("it is gone"))
         )
 
         done = execute(chain.plan((LORA, MERGE, Halve()), store=tmp_path / "store"), Runtime())

@@ -146,10 +146,10 @@ def reproduce(  # noqa: PLR0913 - one parameter for each option
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a model again from its manifest and compare: bit-equal, within tolerance, metric-equal, or different."""
+    """Make a model's last step again and compare: bit-equal, within tolerance, metric-equal, or different (exit code 5)."""
     from reuselib.cli.progress import shown
     from reuselib.cli.replay import show_reproduction
-    from reuselib.errors import IntegrityError
+    from reuselib.errors import IntegrityError, ReuseError
     from reuselib.evidence.reproduce import Window, reproduce
 
     part = Window(steps, window) if steps is not None else None
@@ -161,8 +161,10 @@ def reproduce(  # noqa: PLR0913 - one parameter for each option
         print_json(found.to_json())
     else:
         show_reproduction(found)
-    if not found.ok:
+    if found.verdict == "differs":
         raise typer.Exit(IntegrityError.exit_code)
+    if not found.ok:  # nothing contradicts the record, but nothing was shown either
+        raise typer.Exit(ReuseError.exit_code)
 
 
 @app.command()

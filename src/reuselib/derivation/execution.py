@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter
 from reuselib.derivation.judging import pass_gates
+from reuselib.derivation.link import Link
 from reuselib.derivation.measuring import Gauge
-from reuselib.derivation.origin import find_origin
 from reuselib.derivation.plan import Plan, as_parent, identity
-from reuselib.derivation.recall import recall
 from reuselib.derivation.recording import write_record
-from reuselib.derivation.teacher import Teacher
 from reuselib.errors import StoreError, TrainingError
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.output import check_output, deliver
@@ -153,25 +150,19 @@ def _step(
     from reuselib.derivation.step import perform
 
     plan = gauge.plan
-    derivation_id = plan.id(adapter, parent)
-    session = replace(
-        session,
-        origin_teacher=_origin(plan, adapter, parent),
-        form=opened.form,
-        derivation_id=derivation_id,
-        remembered=partial(recall, parent, plan.store),
-    )
+    link = Link(plan, adapter, parent)
+    session = link.session(session, opened.form)
     gauge.before(parent, opened.module)
-    with plan.store.fill(derivation_id) as growing:
+    with plan.store.fill(link.derivation_id) as growing:
         outcome = perform(
             adapter, opened, session, identity=identity(parent.manifest), folder=growing
         )
-        side, figures = gauge.after(adapter, parent, outcome, growing)
-        write_record(plan, adapter, parent, outcome, figures, growing)
-    folder = plan.store.find(derivation_id)
+        side, figures = gauge.after(link, outcome, growing)
+        write_record(link, outcome, figures, growing)
+    folder = plan.store.find(link.derivation_id)
     if folder is None:
         raise StoreError(
-            f"the finished child {derivation_id[:12]} is no longer in the store at {plan.store.path}",
+            f"the finished child {link.derivation_id[:12]} is no longer in the store at {plan.store.path}",
             expected="a store that nobody empties during a run",
             fix="run again",
         )
@@ -179,18 +170,6 @@ def _step(
     plan.store.remember_root(manifest.digests.dir_hash, folder)
     gauge.keep(as_parent(folder, manifest), side)
     return Child(adapter, folder, manifest, reused=False), outcome.opened
-
-
-def _origin(plan: Plan, adapter: Adapter, parent: Pinned) -> Teacher | None:
-    """What `Run.origin` gives, opened when it is asked for."""
-    if not adapter.uses_origin:
-        return None
-    found = find_origin(parent, plan.store)
-    trusted = plan.base.ref.trust_remote_code
-    return Teacher(
-        identity(found.manifest),
-        lambda: open_network(found.folder, plan.task, plan.store, trust_remote_code=trusted),
-    )
 
 
 def _labelled(report: Report | None, label: str) -> Report | None:

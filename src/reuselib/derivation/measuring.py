@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from reuselib.derivation.origin import COMPRESSING, find_origin
+from reuselib.derivation.origin import find_origin
 from reuselib.derivation.origin import origin as origin_of
 from reuselib.derivation.plan import Plan, as_parent, identity
 from reuselib.errors import IntegrityError, SourceError, TrainingError
@@ -22,7 +22,8 @@ from reuselib.model.opening import Opened, open_network
 if TYPE_CHECKING:
     from torch import nn
 
-    from reuselib.adapter import Adapter, Json
+    from reuselib.adapter import Json
+    from reuselib.derivation.link import Link
     from reuselib.derivation.session import Session
     from reuselib.derivation.step import Outcome
     from reuselib.lineage.manifest import Manifest
@@ -65,31 +66,28 @@ class Gauge:
             self.sides[key] = self._side(module, parent.folder)
         return self.sides[key]
 
-    def after(
-        self, adapter: Adapter, parent: Pinned, outcome: Outcome, folder: Path
-    ) -> tuple[Side, Figures]:
+    def after(self, link: Link, outcome: Outcome, folder: Path) -> tuple[Side, Figures]:
         """The child, and the figures of its step.
 
         Args:
-            adapter: made the step.
-            parent: what it started from; `before` was called with it.
+            link: the step; `before` was called with its parent.
             outcome: what it left; the network is in evaluation mode.
             folder: holds the child's payload.
         """
-        before, module = self.sides[identity(parent.manifest)], outcome.opened.module
+        before, module = self.sides[identity(link.parent.manifest)], outcome.opened.module
         measured = self._measured(module, folder)
         try:
-            found = self._origin(adapter, parent)
+            found = link.origin if link.compressed else self.plan.base
         except (SourceError, IntegrityError) as error:
             child = self._timed(measured, module)
             return child, self._figures(before, child, outcome, {"missing": error.what})
         if self.probe is None:
             child, origin = Side(measured), self._costed(found)
-        elif not self._compressed(adapter, parent):
+        elif not link.compressed:
             child, origin = self._timed(measured, module), self._remembered(found)
         else:
             child, origin = self._alternated(measured, module, found)
-        told = self.beside(found, origin, child, alternated=self._compressed(adapter, parent))
+        told = self.beside(found, origin, child, alternated=link.compressed)
         return child, self._figures(before, child, outcome, told)
 
     def keep(self, child: Pinned, side: Side) -> None:
@@ -153,19 +151,6 @@ class Gauge:
             return open_network(
                 folder, plan.task, plan.store, trust_remote_code=plan.base.ref.trust_remote_code
             )
-
-    def _compressed(self, adapter: Adapter, parent: Pinned) -> bool:
-        """Whether a child stands for its origin at a lower cost."""
-        return adapter.relation in COMPRESSING or bool(
-            origin_of(parent.manifest, parent.history)[1]
-        )
-
-    def _origin(self, adapter: Adapter, parent: Pinned) -> Pinned:
-        return (
-            find_origin(parent, self.plan.store)
-            if self._compressed(adapter, parent)
-            else self.plan.base
-        )
 
     def beside(
         self, found: Pinned, origin: Side, child: Side, *, alternated: bool

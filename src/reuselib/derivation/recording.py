@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reuselib.adapter import Adapter, Json, as_json
-from reuselib.derivation.origin import find_origin
+from reuselib.adapter import Json, as_json
+from reuselib.derivation.link import Link
 from reuselib.derivation.plan import Plan, form_of, references
 from reuselib.exchange.card import card
 from reuselib.exchange.dossier import Dossier
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
     from reuselib.derivation.step import Outcome
 
 
-def write_record(
-    plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome, figures: Figures, folder: Path
-) -> None:
+def write_record(link: Link, outcome: Outcome, figures: Figures, folder: Path) -> None:
     """Write `lineage/` and the card into a folder that holds the payload."""
+    plan, adapter, parent = link.plan, link.adapter, link.parent
     others = [(role, resolve(ref, plan.store)) for role, ref in references(adapter)]
     if adapter.uses_origin:
-        others.append(("teacher", find_origin(parent, plan.store)))
+        others.append(("teacher", link.origin))
     ancestors = dict(parent.history)
     for _, other in others:
         ancestors.update(other.history)
@@ -48,7 +47,7 @@ def write_record(
             task=plan.task.describe(),
             data=_data(plan),
             seed=plan.seed,
-            internal=_internal(plan, adapter, parent, outcome),
+            internal=settled(link, outcome),
             dependencies=_dependencies(parent, others, plan.splits),
         ),
         details=Details(
@@ -72,11 +71,12 @@ def write_record(
     (folder / "README.md").write_text(card(dossier), encoding="utf-8")
 
 
-def _internal(plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome) -> Internal:
-    child, settled = outcome.opened, dict(outcome.settled)
-    device = str(settled.pop("device", "cpu"))
+def settled(link: Link, outcome: Outcome) -> Internal:
+    """What the run of a step settled by itself, as its record has it."""
+    child, facts = outcome.opened, dict(outcome.settled)
+    device = str(facts.pop("device", "cpu"))
     return Internal(
-        derivation_id=plan.id(adapter, parent),
+        derivation_id=link.derivation_id,
         form=child.form,
         structure=outcome.structure,
         rebuild=child.rebuild,
@@ -84,11 +84,11 @@ def _internal(plan: Plan, adapter: Adapter, parent: Pinned, outcome: Outcome) ->
         fresh=tuple(sorted(outcome.fresh)),
         prefix=outcome.prefix,
         renamed=outcome.renamed,
-        dropped=_dropped(parent, outcome),
+        dropped=_dropped(link.parent, outcome),
         device=device,
-        world_size=int(settled.pop("num_processes", 1)),
+        world_size=int(facts.pop("num_processes", 1)),
         determinism="strict" if device == "cpu" else "none",
-        facts=settled,
+        facts=facts,
     )
 
 

@@ -205,7 +205,7 @@ class Loop:
             if self.recorder is not None:
                 self.recorder.see(self.step, rows, loss, self._keep(total))
                 if self.job.replay is not None and self.step == self.job.replay.stop:
-                    raise Stopped(self.recorder.finish())
+                    raise Stopped(self.recorder.finish(), frozenset(self.recorder.rows))
             self._tell(total, loss, rate, norm)
         self.watch.look()
 

@@ -25,6 +25,8 @@ class Replay:
 class Stopped(Exception):
     """The part that was to be done again is done: there is nothing to hand to whoever asked for a whole training."""
 
-    def __init__(self, trail: Trail) -> None:
+    def __init__(self, trail: Trail, rows: frozenset[int]) -> None:
         super().__init__("the training was only wanted up to here")
         self.trail = trail
+        self.rows = rows
+        """Numbers of the rows that were seen."""

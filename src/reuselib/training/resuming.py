@@ -72,8 +72,21 @@ def resume(loop: Loop, state: State) -> int:
         _restore_best(loop.best, state)
     if loop.accelerator.scaler is not None and state.scaler is not None:
         loop.accelerator.scaler.load_state_dict(dict(state.scaler))
+    _refuse_other_path(loop, state)
     restore_random(state)  # last, because nothing may draw between this and the next step
     return (state.step - 1) // loop.steps_per_epoch
+
+
+def _refuse_other_path(loop: Loop, state: State) -> None:
+    """A state that is continued to be held against a trail must itself be on it."""
+    replay = loop.job.replay
+    entry = None if replay is None else replay.trail.at(state.step)
+    if entry is not None and loop.recorder is not None and loop.recorder.state() != entry.state:
+        raise IntegrityError(
+            "BAD_STATE",
+            f"the state kept after step {state.step} is not the one whose digest is in the trail",
+            path=STATE,
+        )
 
 
 def _figures(best: Best) -> dict[str, Json]:

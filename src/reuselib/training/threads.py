@@ -6,7 +6,11 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+
+MAX_THREADS = 1024
+_fixed: ContextVar[int | None] = ContextVar("number of threads", default=None)
 
 
 def num_cores() -> int:
@@ -28,8 +32,10 @@ def all_cores() -> Iterator[int]:
     """
     import torch
 
-    before = torch.get_num_threads()
-    if not os.environ.get("OMP_NUM_THREADS"):
+    before, fixed = torch.get_num_threads(), _fixed.get()
+    if fixed is not None:
+        torch.set_num_threads(fixed)
+    elif not os.environ.get("OMP_NUM_THREADS"):
         num_processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
         wanted = max(1, num_cores() // num_processes)
         if wanted != before:
@@ -39,6 +45,26 @@ def all_cores() -> Iterator[int]:
     finally:
         if torch.get_num_threads() != before:
             torch.set_num_threads(before)
+
+
+@contextmanager
+def as_many(threads: int) -> Iterator[None]:
+    """Compute with so many threads within, whatever cores there are and `OMP_NUM_THREADS` says.
+
+    How a sum is divided among threads decides its last bits, so what was computed with other threads is only computed
+    again with as many.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    number = min(max(threads, 1), MAX_THREADS)
+    token = _fixed.set(number)
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        _fixed.reset(token)
+        torch.set_num_threads(before)
 
 
 def _siblings(cpu: int) -> str:

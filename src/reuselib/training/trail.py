@@ -45,6 +45,8 @@ class Recorder:
     """Spent on the trail so far."""
     tensors: tuple[str, ...] = ()
     """Names of what the last digest is of."""
+    rows: set[int] = field(default_factory=set[int])
+    """Numbers of the rows that a replay saw."""
     _begun: Mapping[str, str] = field(init=False)
     """Digests of the buffers when the training began."""
     _batches: list[Sequence[int]] = field(default_factory=list[Sequence[int]])
@@ -77,6 +79,8 @@ class Recorder:
         self._times.append(now - self._last)
         self._batches.append(rows)
         self._seen = (step, loss)
+        if self.at is not None:
+            self.rows.update(rows)
         if kept or self.due(step):
             self._note(step, loss, kept)
         if step == WARM_UP and self.at is None:
