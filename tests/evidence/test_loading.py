@@ -20,6 +20,8 @@ from reuselib.errors import IntegrityError, RecipeError, SourceError
 from reuselib.evidence import loading
 from reuselib.evidence.loading import load
 from reuselib.lineage.policy import Policy
+from reuselib.lineage.store import Store
+from reuselib.lineage.tensors import Tensors
 from reuselib.signing.keys import make_keys
 from reuselib.signing.sign import sign
 from reuselib.testing.forging import retouch
@@ -216,13 +218,32 @@ def test_proof_is_demanded(chain, folder, tmp_path):
     assert code(folder, require=["replayed"]) == "TIER_NOT_REACHED"
 
 
-def test_forged_derivation_is_not_loaded(chain, folder):
-    name = "bert.embeddings.word_embeddings.weight"
-    moved = Model.load(folder).module.state_dict()[name] + 1e-3
-    retouch(folder, {name: moved})
+def test_frozen_tensor_that_moved_belies_the_record(chain, folder):
+    tensors = Tensors(folder)
+    name = next(name for name in tensors if "word_embeddings" in name)
+    retouch(folder, {name: tensors[name] + 1e-6})
 
     assert load(folder)
     assert code(folder, require=["proven"], store=chain.store) == "INCONSISTENT_DERIVATION"
+
+
+def test_merge_of_another_model_belies_the_record(chain, tmp_path):
+    """Said to be made of A, made of B: every target differs by more than rounding."""
+    folder = Path(shutil.copytree(chain.merged.folder, tmp_path / "model"))
+    tensors = Tensors(folder)
+    retouch(folder, {name: tensors[name] * 1.01 for name in tensors if "query.weight" in name})
+
+    assert load(folder)
+    assert code(folder, require=["proven"], store=chain.store) == "INCONSISTENT_DERIVATION"
+
+
+def test_parent_whose_weights_changed_is_noticed(chain, tmp_path):
+    store = chain.copied_store(tmp_path)
+    base = Path(shutil.copytree(chain.base, tmp_path / "base"))
+    Store(store).remember_root(chain.lora.manifest.parents[0].digests.dir_hash, base)
+    flip(base / WEIGHTS)
+
+    assert code(chain.lora.folder, store=store) == "PARENT_MISMATCH"
 
 
 def test_loaded_model_is_a_base_like_any_other(chain, tmp_path):

@@ -72,6 +72,7 @@ class _Verification:
         if names is None:
             return self._report()
         self.checked.append("paths: only plain files with portable names")
+        self._warn_of_links(names)
         self._check_formats(names)
         if MANIFEST not in names:
             self._note(IntegrityError("MISSING_LINEAGE", f"there is no {MANIFEST}", path=MANIFEST))
@@ -87,6 +88,13 @@ class _Verification:
         self._check_signature(names, files)
         self._check_policy(manifest)
         return self._report(manifest, inventory, files)
+
+    def _warn_of_links(self, names: Iterable[str]) -> None:
+        """A file with a second name may be changed where nobody looks; package managers make such files, too."""
+        for name in names:
+            if (self.folder / name).stat().st_nlink > 1:
+                what = f"{name} has another name somewhere (a hard link), through which it may be changed"
+                self.warnings.append(Problem("UNSAFE_PATH", what, name))
 
     def _check_formats(self, names: Iterable[str]) -> None:
         for name in names:
@@ -244,9 +252,10 @@ class _Verification:
                 self._note(error)
             self.unchecked.append("who made it: no signature holds that the policy trusts")
             return
-        named = {each.path for each in (*self.problems, *self.warnings)}
+        # What the record says already is not said twice.
+        named = {(each.code, each.path) for each in (*self.problems, *self.warnings)}
         for error in found.problems:
-            if error.path not in named:
+            if (error.code, error.path) not in named:
                 self._refuse_unrecorded(error)
         self.unchecked.extend(f"{name}: the signer left it out" for name in found.ignored)
         # Somebody vouches for what was signed, and for no more than that.
