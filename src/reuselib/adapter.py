@@ -284,6 +284,31 @@ class Adapter(ABC):
         the model it needs.
         """
 
+    def prove_record(self, before: Adapter, recorded: Json, structure: Json) -> Iterable[Finding]:
+        """Yield what must hold between this step's record and that of the step before; nothing by default.
+
+        Args:
+            before: the adapter that made `parents[0]`.
+            recorded: its structure.
+            structure: this step's own.
+        """
+        return ()
+
+    def prove_across(
+        self, before: Adapter, parent: Weights, child: Weights, structure: Json
+    ) -> Iterable[Finding]:
+        """Yield what must hold between a child and its parent's parent, where the parent itself is not at hand.
+
+        Nothing by default. Such findings can refute a child; they never make its step a proven one.
+
+        Args:
+            before: the adapter that made the missing parent.
+            parent: what that was made from, as this step would see it.
+            child: of this step.
+            structure: of this step.
+        """
+        return ()
+
     def describe(self) -> dict[str, Json]:
         """The adapter as recipes write it: its kind, and every field."""
         return {self.kind: as_json(self)}

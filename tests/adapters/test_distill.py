@@ -481,7 +481,7 @@ class TestProof:
         "layer.0.w": torch.ones(2, 2),
         "layer.1.w": torch.full((2, 2), 2.0),
         "head.w": torch.zeros(3),
-        "n.running": torch.ones(1),
+        "n.running_mean": torch.ones(1),
     }
     structure = {
         "cut": {"axes": {}, "tensors": {}, "blocks": {"layer": {"size": 2, "keep": [1]}}},
@@ -499,7 +499,7 @@ class TestProof:
         return {
             "layer.0.w": torch.full((2, 2), 2.5),
             "head.w": torch.full((3,), 0.5),
-            "n.running": torch.ones(1),
+            "n.running_mean": torch.ones(1),
         }
 
     def test_an_honest_child_passes(self):
@@ -535,9 +535,9 @@ class TestProof:
         assert self.failing(child)[0].tensor == "layer.0.w"
 
     def test_what_does_not_learn_must_be_bit_equal(self):
-        child = {**self.honest(), "n.running": torch.full((1,), 1 + 1e-6)}
+        child = {**self.honest(), "n.running_mean": torch.full((1,), 1 + 1e-6)}
         (failed,) = self.failing(child)
-        assert failed.tensor == "n.running"
+        assert failed.tensor == "n.running_mean"
 
     def test_a_child_in_which_nothing_was_learned_fails(self):
         child = {**self.honest(), "layer.0.w": torch.full((2, 2), 2.0), "head.w": torch.zeros(3)}

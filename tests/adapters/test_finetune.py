@@ -142,8 +142,8 @@ def test_options_out_of_range_are_refused(options):
 class TestProof:
     """One forged child a claim."""
 
-    parent = {"a.weight": torch.ones(2, 2), "b.weight": torch.zeros(3), "n.running": torch.ones(1)}
-    structure = {"trained": ["b.weight"], "statistics": ["n.running"]}
+    parent = {"a.weight": torch.ones(2, 2), "b.weight": torch.zeros(3), "n.running_mean": torch.ones(1)}
+    structure = {"trained": ["b.weight"], "statistics": ["n.running_mean"]}
 
     def failing(self, child, parent=None):
         findings = FineTune().prove([parent or self.parent], child, self.structure)
@@ -153,7 +153,7 @@ class TestProof:
         return {
             "a.weight": torch.ones(2, 2),
             "b.weight": torch.full((3,), 0.5),
-            "n.running": torch.zeros(1),
+            "n.running_mean": torch.zeros(1),
         }
 
     def test_an_honest_child_passes(self):
@@ -182,7 +182,7 @@ class TestProof:
         assert self.failing(child)[0].tensor == "a.weight"
 
     def test_a_new_tensor_that_was_trained_passes(self):
-        structure = {"trained": ["b.weight", "head.weight"], "statistics": ["n.running"]}
+        structure = {"trained": ["b.weight", "head.weight"], "statistics": ["n.running_mean"]}
         child = {**self.honest(), "head.weight": torch.ones(1)}
         findings = FineTune().prove([self.parent], child, structure)
         assert all(finding.holds for finding in findings)

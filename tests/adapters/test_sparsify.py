@@ -420,8 +420,11 @@ class TestProof:
     def test_sparsegpt_may_move_survivors_but_fills_no_zero_of_the_parent(self):
         step = Sparsify(sparsity=0.5, method="sparsegpt")
         child = self.honest(Sparsify(sparsity=0.5))
-        child["q.weight"] = child["q.weight"] * 1.5
+        child["q.weight"][:, 1:] *= 1.5
         assert self.failing(step, child) == []
+        moved = {**child, "q.weight": child["q.weight"] * 1.5}
+        ((claim, tensor),) = self.failing(step, moved)
+        assert ("first input" in claim, tensor) == (True, "q.weight")
         parent = self.parent()
         at = child["q.weight"].flatten().abs().argmax()
         parent["q.weight"].view(-1)[at] = 0

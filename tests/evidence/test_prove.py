@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from chains import SHORT, flip, run
@@ -346,3 +347,66 @@ def adopt(leaf, old, new):
                 item["digest"] = {"sha256": new.sha256}
 
     restate(leaf, change)
+
+
+class TestMergeWithoutItsAdapter:
+    """The base alone shows the rank of what was merged into it, if the adapter was not handed over."""
+
+    def step(self, chain, folder, tmp_path):
+        return prove_step(folder, parents=[chain.base], store=tmp_path / "empty")
+
+    def claim(self, step):
+        return next(each for each in step.findings if "rank 2" in each.claim)
+
+    def test_the_rank_of_an_honest_merge_holds_and_is_no_proof(self, chain, tmp_path):
+        step = self.step(chain, chain.merged.folder, tmp_path)
+
+        assert self.claim(step).holds is True
+        assert step.tier == "recorded"
+        assert [each.claim for each in step.findings if each.holds is None] == [
+            "the update is scaled by lora_alpha / r"
+        ]
+
+    def test_one_more_rank_is_found(self, chain, tmp_path):
+        folder, name = tmp_path / "copy", "bert.encoder.layer.1.attention.self.query.weight"
+        shutil.copytree(chain.merged.folder, folder)
+        value = Tensors(folder)[name].clone()
+        torch.manual_seed(0)
+        rows, columns = value.shape
+        more = torch.outer(torch.randn(rows), torch.randn(columns)) * 1e-4
+        retouch(folder, {name: value + more})
+
+        step = self.step(chain, folder, tmp_path)
+
+        assert self.claim(step).holds is False
+        assert self.claim(step).tensor == name
+        assert step.tier == "broken"
+
+    def test_a_moved_tensor_that_was_no_target_is_found(self, chain, tmp_path):
+        folder, name = tmp_path / "copy", "bert.embeddings.word_embeddings.weight"
+        shutil.copytree(chain.merged.folder, folder)
+        retouch(folder, {name: Tensors(folder)[name] + 1e-6})
+
+        assert self.step(chain, folder, tmp_path).tier == "broken"
+
+    def test_in_a_coarse_type_the_update_does_not_stand_out(self, chain, tmp_path):
+        folder, name = tmp_path / "copy", "bert.encoder.layer.1.attention.self.query.weight"
+        shutil.copytree(chain.merged.folder, folder)
+        base = Tensors(chain.base)[name.removeprefix("bert.")]
+        faint = base + (Tensors(folder)[name] - base) * 1e-7
+        retouch(folder, {name: faint})
+
+        claim = self.claim(self.step(chain, folder, tmp_path))
+        assert claim.holds is None
+        assert "at this precision" in claim.detail
+
+
+def test_a_scale_that_the_adapter_does_not_have_is_found(chain, store, tmp_path):
+    """A forger who scales the update says so in the record of the merge, but cannot change that of the adapter."""
+    folder = tmp_path / "copy"
+    shutil.copytree(chain.merged.folder, folder)
+    restate(folder, lambda s: part(s, "internalParameters")["structure"].update(scale=2.5))
+
+    findings = failures(prove_step(folder, store=store).findings)
+
+    assert any("scale" in each.detail for each in findings)

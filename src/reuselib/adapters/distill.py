@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from reuselib.adapter import Adapted, Adapter, Finding, Json, ModelRef, Run, Weights
 from reuselib.errors import IncompatibleStep
-from reuselib.measure.claims import bit_equal, same_bits, same_shapes
+from reuselib.lineage.structure import Structure
+from reuselib.measure.claims import bit_equal, only_statistics, same_bits, same_shapes
 from reuselib.training.lessons import Lesson, Losses
 from reuselib.training.plan import FitPlan
 
@@ -105,10 +106,11 @@ class Distill(Adapter):
 
     def rebuild(self, module: nn.Module, structure: Json) -> nn.Module:
         """Drop the blocks again that the student did not get."""
-        from reuselib.network.cutting import Cut, cut
+        from reuselib.network.cutting import cut
 
-        if structure["cut"] is not None:
-            cut(module, Cut.of_json(structure["cut"]))
+        plan = _recorded_cut(_read(structure))
+        if plan.blocks:
+            cut(module, plan)
         return module
 
     @property
@@ -160,10 +162,18 @@ class Distill(Adapter):
         self, parents: Sequence[Weights], child: Weights, structure: Json
     ) -> Iterable[Finding]:
         """Every teacher is at hand as recorded; names and shapes are those of the start; something was learned."""
-        from reuselib.network.cutting import Cut
-
+        record = _read(structure)
+        plan = _recorded_cut(record)
+        num_teachers = len(self.teachers) or 1
+        # whoever calls has compared the digest of every parent with the manifest before
+        yield Finding(
+            "every teacher is at hand with the recorded digest",
+            complete := len(parents) == 1 + num_teachers + (self.student is not None),
+            f"{num_teachers} teachers; what they said about the rows cannot be had without the rows",
+        )
+        if not complete:
+            return
         start = parents[0] if self.student is None else parents[1 + len(self.teachers)]
-        plan = Cut() if structure["cut"] is None else Cut.of_json(structure["cut"])
         kept = [axis.keep for axis in plan.blocks.values()]
         yield Finding(
             "the start is whole, or made of the named blocks",
@@ -171,21 +181,27 @@ class Distill(Adapter):
             f"{kept or 'all'}",
         )
         start = _Left(start, plan)
-        num_teachers = len(self.teachers) or 1
-        learned = set(structure["trained"])
-        # whoever calls has compared the digest of every parent with the manifest before
-        yield Finding(
-            "every teacher is at hand with the recorded digest",
-            len(parents) == 1 + num_teachers + (self.student is not None),
-            f"{num_teachers} teachers; what they said about the rows cannot be had without the rows",
-        )
+        learned = set(record.names("trained"))
+        moved = set(record.names("statistics")) - learned
         yield same_shapes(start, child, learned)
-        still = [n for n in child if n not in learned and n not in structure["statistics"]]
+        yield from only_statistics(sorted(moved))
+        still = [n for n in child if n not in learned and n not in moved]
         yield bit_equal("what does not learn is bit-equal to the start", start, child, still)
         changed = any(
             n not in start or not same_bits(child[n], start[n]) for n in child if n in learned
         )
         yield Finding("at least one tensor differs from the start", changed)
+
+
+def _read(structure: Json) -> Structure:
+    return Structure.read(structure, ("cut", "trained", "statistics"))
+
+
+def _recorded_cut(record: Structure) -> Cut:
+    from reuselib.network.cutting import Cut
+
+    recorded = record.values["cut"]
+    return Cut() if recorded is None else Cut.of_json(recorded)
 
 
 class _Left(Mapping[str, "Tensor"]):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights
 from reuselib.errors import IncompatibleStep
-from reuselib.measure.claims import bit_equal, same_bits, same_shapes
+from reuselib.lineage.structure import Structure
+from reuselib.measure.claims import bit_equal, only_statistics, same_bits, same_shapes
 from reuselib.training import checks
 from reuselib.training.plan import FitPlan, ParameterGroup
 
@@ -102,10 +103,12 @@ class FineTune(Adapter):
         self, parents: Sequence[Weights], child: Weights, structure: Json
     ) -> Iterable[Finding]:
         """Same names and shapes; every tensor that was not trained is bit-equal; something was trained."""
-        parent = parents[0]
-        learned = set(structure["trained"])
+        record = Structure.read(structure, ("trained", "statistics"))
+        parent, learned = parents[0], set(record.names("trained"))
+        moved = set(record.names("statistics")) - learned
         yield same_shapes(parent, child, learned)
-        frozen = [n for n in child if n not in learned and n not in structure["statistics"]]
+        yield from only_statistics(sorted(moved))
+        frozen = [n for n in child if n not in learned and n not in moved]
         yield bit_equal("every frozen tensor is bit-equal to the parent's", parent, child, frozen)
         changed = any(
             n not in parent or not same_bits(child[n], parent[n]) for n in child if n in learned

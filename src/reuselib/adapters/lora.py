@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights
 from reuselib.errors import IncompatibleStep, IntegrityError
+from reuselib.lineage.structure import Structure
 from reuselib.training.plan import FitPlan
 
 if TYPE_CHECKING:
@@ -119,14 +120,15 @@ class LoRA(Adapter):
     def _config(self, structure: Json) -> LoraConfig:
         from peft import LoraConfig
 
+        record = _read(structure)
         return LoraConfig(
             r=self.r,
             lora_alpha=self.lora_alpha or 2 * self.r,
             lora_dropout=self.lora_dropout,
             use_rslora=self.use_rslora,
             use_dora=self.use_dora,
-            target_modules=list(structure["targets"]),
-            modules_to_save=sorted({_owner(name) for name in structure["saved"]}) or None,
+            target_modules=list(record.names("targets")),
+            modules_to_save=sorted({_owner(name) for name in record.names("saved")}) or None,
         )
 
     def rebuild(self, module: nn.Module, structure: Json) -> PeftModel:
@@ -176,21 +178,25 @@ class LoRA(Adapter):
         self, parents: Sequence[Weights], child: Weights, structure: Json
     ) -> Iterable[Finding]:
         """Only adapter tensors; each target exists in the base with matching sizes; the rank is the claimed one."""
-        parent, targets = parents[0], structure["targets"]
+        record = _read(structure)
+        parent, targets, saved = parents[0], record.names("targets"), record.names("saved")
         parts = (
             "lora_A.weight",
             "lora_B.weight",
             *(["lora_magnitude_vector"] if self.use_dora else []),
         )
-        wanted = {f"{PREFIX}{name}" for name in structure["saved"]}
+        wanted = {f"{PREFIX}{name}" for name in saved}
         wanted |= {f"{PREFIX}{target}.{part}" for target in targets for part in parts}
         extra, lacking = sorted(set(child) - wanted), sorted(wanted - set(child))
         yield _none_of("holds nothing but the recorded layers and newly trained tensors", extra)
         yield _none_of("every recorded layer and every newly trained tensor is there", lacking)
         complete = [t for t in targets if all(_factor(t, side) in child for side in "AB")]
         name, detail = next(self._misfits(parent, child, complete), ("", ""))
-        yield Finding(f"every update has rank {self.r} and fits its layer", not name, detail, name)
-        known = [n for n in structure["saved"] if n in parent]
+        if not complete:
+            detail = "no layer is adapted"
+        claim = f"every update has rank {self.r} and fits its layer"
+        yield Finding(claim, bool(complete) and not name, detail, name)
+        known = [n for n in saved if n in parent]
         yield _none_of("tensors trained in full are new: the base does not hold them", known)
 
     def _misfits(
@@ -204,10 +210,24 @@ class LoRA(Adapter):
             a, b = child[_factor(target, "A")], child[_factor(target, "B")]
             shape = parent[packed].tolist() if packed in parent else parent[weight].shape
             if a.dim() < 2 or b.dim() < 2 or a.shape[0] != self.r or b.shape[1] != self.r:
-                yield _factor(target, "A"), f"rank {a.shape[0]}"
+                yield _factor(target, "A"), f"rank {a.shape[0] if a.dim() else 0}"
             # Conv1D keeps the transpose of a linear layer's weight
             elif tuple(shape[:2]) not in {(b.shape[0], a.shape[1]), (a.shape[1], b.shape[0])}:
                 yield weight, f"update {b.shape[0]} x {a.shape[1]}, layer {tuple(shape)}"
+            elif not (a.isfinite().all() and b.isfinite().all()):
+                yield _factor(target, "A"), "not all of it is finite"
+            elif self.use_dora:
+                yield from _other_magnitude(target, child, b.shape[0])
+
+
+def _read(structure: Json) -> Structure:
+    return Structure.read(structure, ("targets", "saved"))
+
+
+def _other_magnitude(target: str, child: Weights, num_outputs: int) -> Iterator[tuple[str, str]]:
+    name = f"{PREFIX}{target}.lora_magnitude_vector"
+    if name in child and child[name].numel() != num_outputs:
+        yield name, f"{child[name].numel()} magnitudes for {num_outputs} outputs"
 
 
 def _refuse_other_layers(found: set[str]) -> None:

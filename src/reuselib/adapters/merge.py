@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from reuselib.adapter import Adapted, Adapter, Finding, Json, ModelRef, Run, Weights
+from reuselib.adapters.folded import PREFIX, Error, Fold, fold_error, ranks, untouched
 from reuselib.errors import IncompatibleStep
-from reuselib.measure.claims import bit_equal, same_bits, same_shapes
+from reuselib.lineage.structure import Structure
+from reuselib.measure.chunks import pieces
+from reuselib.measure.claims import bit_equal, same_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PREFIX = "base_model.model."
-"""What peft puts in front of the names in an adapter's file."""
 
 NUM_DRIFT_ROWS = 64
 """Evaluation rows on which the change of the outputs is measured."""
@@ -127,55 +128,99 @@ class Merge(Adapter):
         if self.models:
             yield from self._prove_average(parents, child, structure)
             return
-        base, targets = parents[0], set(structure["targets"])
-        taken = {n: f"{PREFIX}{n}" for n in child if n.rpartition(".")[0] in structure["replaced"]}
-        wanted = {n for n in base if not n.startswith(PREFIX)} | {
-            n.removeprefix(PREFIX) for n in base if n.startswith(PREFIX) and ".lora_" not in n
+        record = Fold.of_json(structure)
+        yield from untouched(parents[0], child, record)
+        targets = [f"{target}.weight" for target in record.targets]
+        merged = [name for name in targets if name in child and name in parents[0]]
+        absent = next((name for name in targets if name not in merged), "")
+        claim = "every target equals base + scale x B x A"
+        if absent or not merged:
+            yield Finding(claim, False, "no target is there" if not merged else "missing", absent)
+            return
+        yield _within(claim, ((n, fold_error(n, child, parents[0], record)) for n in merged))
+
+    def prove_record(self, before: Adapter, recorded: Json, structure: Json) -> Iterable[Finding]:
+        """What is folded in is what the LoRA step before recorded, at its scale."""
+        if self.models or before.kind != "lora":
+            return
+        record, fields = Fold.of_json(structure), _fields(before)
+        lora = Structure.read(recorded, ("targets", "saved"))
+        owners = {name.removeprefix(PREFIX).rpartition(".")[0] for name in lora.names("saved")}
+        wanted = {
+            "targets": set(lora.names("targets")),
+            "replaced": owners,
+            "scale": _scale(fields),
+            "dora": fields["use_dora"],
         }
-        odd = sorted(wanted ^ set(child))
+        found = {
+            "targets": set(record.targets),
+            "replaced": set(record.replaced),
+            "scale": record.scale,
+            "dora": record.dora,
+        }
+        odd = next((key for key in wanted if found[key] != wanted[key]), "")
         yield Finding(
-            "names are those of the base and of its new modules",
+            "what is folded in is the update of the step before, at its scale",
             not odd,
-            tensor=next(iter(odd), ""),
+            f"{odd}: recorded {found[odd]}, the step before says {wanted[odd]}" if odd else "",
         )
-        wrong = next(
-            (n for n, source in taken.items() if not same_bits(child[n], base[source])), ""
-        )
+
+    def prove_across(
+        self, before: Adapter, parent: Weights, child: Weights, structure: Json
+    ) -> Iterable[Finding]:
+        """Without the LoRA adapter, what it changed must still be of its rank, and nothing else may have changed."""
+        if self.models or before.kind != "lora":
+            return
+        record, rank = Fold.of_json(structure), int(_fields(before)["r"])
+        yield from untouched(parent, child, record)
+        yield from ranks(parent, child, record, rank)
         yield Finding(
-            "modules trained in full are the adapter's, bit for bit", not wrong, tensor=wrong
+            "the update is scaled by lora_alpha / r", None, "a scaled update has the same rank"
         )
-        merged = [f"{target}.weight" for target in sorted(targets) if f"{target}.weight" in child]
-        yield bit_equal(
-            "everything else is bit-equal to the base",
-            base,
-            child,
-            [n for n in child if n not in {*merged, *taken}],
-        )
-        errors = {n: _relative_error(child[n], _folded(n, base, structure)) for n in merged}
-        yield _within("every target equals base + scale x B x A", errors)
 
     def _prove_average(
         self, parents: Sequence[Weights], child: Weights, structure: Json
     ) -> Iterable[Finding]:
+        averaged = Structure.read(structure, ("averaged",)).names("averaged")
+        claim = "every tensor is the weighted average"
         if len(parents) != len(self.shares):
             detail = f"{len(parents)} of {len(self.shares)} models are at hand"
-            yield Finding("every tensor is the weighted average", None, detail)
+            yield Finding(claim, None, detail)
             return
-        yield same_shapes(parents[0], child)
-        averaged = set(structure["averaged"])
-        rest = [n for n in child if n not in averaged]
+        shapes = [same_shapes(parent, child) for parent in parents]
+        shape = next((each for each in shapes if not each.holds), shapes[0])
+        yield shape
+        if not shape.holds:
+            return
+        floats = {name for name in child if child[name].is_floating_point()}
+        odd = min(floats ^ set(averaged), default="")
+        yield Finding("what is averaged is every tensor of floats", not odd, tensor=odd)
+        rest = [name for name in child if name not in floats]
         yield bit_equal(
             "what is not a float is bit-equal to the first model's", parents[0], child, rest
         )
-        errors = {
-            n: _relative_error(
-                child[n],
-                sum(s * p[n].double() for s, p in zip(self.shares, parents, strict=True)).float(),
-            )
-            for n in child
-            if n in averaged and all(n in p for p in parents)
-        }
-        yield _within("every tensor is the weighted average", errors)
+        names = (name for name in child if name in floats)
+        yield _within(claim, ((n, self._average_error(n, parents, child)) for n in names))
+
+    def _average_error(self, name: str, parents: Sequence[Weights], child: Weights) -> float:
+        tensors, got = [parent[name] for parent in parents], child[name]
+        error = Error()
+        for rows in pieces(got.shape):
+            each = [_rows(tensor, rows).double() for tensor in tensors]
+            wanted = sum(share * part for share, part in zip(self.shares, each, strict=True))
+            error.add(_rows(got, rows), cast("Tensor", wanted).float())
+        return error.relative
+
+
+def _fields(lora: Adapter) -> dict[str, Any]:
+    return cast("dict[str, Any]", lora.describe()["lora"])
+
+
+def _scale(lora: Mapping[str, Any]) -> float:
+    """By what a LoRA step multiplies its update, see `LoRA.lora_alpha`."""
+    rank = int(lora["r"])
+    alpha = lora["lora_alpha"] or 2 * rank
+    return alpha / (rank**0.5 if lora["use_rslora"] else rank)
 
 
 def _refuse_other_shape(
@@ -190,40 +235,17 @@ def _refuse_other_shape(
             )
 
 
-def _folded(name: str, base: Weights, structure: Json) -> Tensor:
-    """The weight that the recorded adapter gives when folded in, laid out as the base's, in fp32."""
-    module = name.removesuffix(".weight")
-    target = f"{PREFIX}{module}"
-    a, b = base[f"{target}.lora_A.weight"].float(), base[f"{target}.lora_B.weight"].float()
-    # GPT-2's Conv1D keeps its weight as [in, out]
-    transposed = module in structure["transposed"]
-    weight = base[name].float().T if transposed else base[name].float()
-    delta = (b.flatten(1) @ a.flatten(1)).reshape(b.shape[0], *a.shape[1:])
-    merged = weight + structure["scale"] * delta
-    if structure["dora"]:
-        magnitude = base[f"{target}.lora_magnitude_vector"].float().flatten()
-        norm = merged.flatten(1).norm(dim=1)
-        merged = merged * (magnitude / norm).reshape(-1, *[1] * (merged.dim() - 1))
-    return merged.T if transposed else merged
+def _rows(tensor: Tensor, rows: slice) -> Tensor:
+    return tensor[rows] if tensor.dim() else tensor
 
 
-def _relative_error(got: Tensor, wanted: Tensor) -> float:
-    if got.shape != wanted.shape:
-        return float("inf")
-    return float((got.float() - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
-
-
-def _within(claim: str, errors: Mapping[str, float]) -> Finding:
-    # a NaN must not pass, so the comparison is turned round
-    worst = max(
-        errors,
-        key=lambda name: errors[name] if errors[name] <= TOLERANCE else float("inf"),
-        default="",
-    )
-    holds = not worst or errors[worst] <= TOLERANCE
-    detail = (
-        f"largest relative error {errors[worst]:.1e}, allowed {TOLERANCE:.0e}"
-        if worst
-        else "nothing to compare"
-    )
-    return Finding(f"{claim}, within {TOLERANCE:.0e}", holds, detail, "" if holds else worst)
+def _within(claim: str, errors: Iterable[tuple[str, float]]) -> Finding:
+    worst = 0.0
+    for name, error in errors:
+        # a NaN must not pass, so the comparison is turned round
+        if not error <= TOLERANCE:
+            detail = f"relative error {error:.1e}, allowed {TOLERANCE:.0e}"
+            return Finding(f"{claim}, within {TOLERANCE:.0e}", False, detail, name)
+        worst = max(worst, error)
+    detail = f"largest relative error {worst:.1e}, allowed {TOLERANCE:.0e}"
+    return Finding(f"{claim}, within {TOLERANCE:.0e}", True, detail)

@@ -164,7 +164,8 @@ class Prune(Adapter):
         record = Record.of_json(structure)
         yield from cut_out(parents[0], child, record)
         shares = {option: getattr(self, option) for option in ENDINGS}
-        yield from as_asked(record, shares, self.blocks)
+        uniform = self.scope == "uniform"
+        yield from as_asked(record, shares, self.blocks, uniform=uniform)
 
     # Choosing.
 

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep
+from reuselib.lineage.structure import Structure
+from reuselib.measure.chunks import pieces
 from reuselib.measure.claims import bit_equal, same_bits, same_shapes, truly_new
+from reuselib.pruning.sparse import Targets, num_zeros_of, out_by_in
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -67,7 +70,7 @@ class Sparsify(Adapter):
         before = _num_zero(layers.values())
         if self.method == "magnitude":
             for layer in layers.values():
-                matrix = _matrix(layer.weight, transposed=_is_transposed(layer))
+                matrix = out_by_in(layer.weight, transposed=_is_transposed(layer))
                 matrix.masked_fill_(self._smallest(matrix), 0.0)
         else:
             self._calibrate(module, run, layers)
@@ -157,7 +160,7 @@ class Sparsify(Adapter):
                 expected=f"layers of type {', '.join(LAYERS)}",
                 fix="narrow target_modules, for instance with `op:Linear & block[:]`",
             )
-        matrix = _matrix(layer.weight, transposed=_is_transposed(layer))
+        matrix = out_by_in(layer.weight, transposed=_is_transposed(layer))
         if not matrix.isfinite().all():
             raise IncompatibleStep(
                 f"the weights of {name} are not all finite, so they have no order",
@@ -175,92 +178,101 @@ class Sparsify(Adapter):
         self, parents: Sequence[Weights], child: Weights, structure: Json
     ) -> Iterable[Finding]:
         """As many zeros as recorded and as the recipe says; what is not zero, and the rest, is the parent's."""
-        parent, zeros, new = parents[0], structure["zeros"], structure["new"]
+        record = Structure.read(structure, ("new", "zeros", "transposed"))
+        parent, new = parents[0], record.names("new")
+        targets = Targets(
+            parent, child, record.counts("zeros"), frozenset(record.names("transposed"))
+        )
         yield same_shapes(parent, child, new)
-        rest = [name for name in child if name not in zeros and name not in new]
+        rest = [name for name in child if name not in targets.zeros and name not in new]
         yield bit_equal("every other tensor is bit-equal to the parent's", parent, child, rest)
         yield truly_new(new, parent)
-        present = [
-            name
-            for name in zeros
-            if name in child and name in parent and child[name].shape == parent[name].shape
-        ]
-        absent = next((name for name in zeros if name not in present), "")
-        more = not absent and _num_zeros(child, present) > _num_zeros(parent, present)
-        yield Finding("every target is there, and together they gained zeros", more, tensor=absent)
+        claim = "every target is there, and together they gained zeros"
+        absent = next((name for name in targets.zeros if name not in targets.present), "")
+        more = not absent and _num_zeros(child, targets.present) > _num_zeros(
+            parent, targets.present
+        )
+        yield Finding(claim, more, tensor=absent)
+        if absent:
+            return
         yield _first(
-            "every target holds as many zeros as recorded",
-            self._miscounted(child, zeros, present),
+            "every target holds as many zeros as recorded, and no more than asked for",
+            self._miscounted(targets),
         )
         if self.pattern is not None:
             claim = f"every group along the inputs is {self.pattern}"
-            yield _first(claim, self._too_full(child, structure, present))
-        yield _first("what the parent holds as zero stays zero", _filled(parent, child, present))
+            yield _first(claim, self._too_full(targets))
+        yield _first("what the parent holds as zero stays zero", targets.filled())
+        yield from self._survivors(targets)
+
+    def _survivors(self, targets: Targets) -> Iterator[Finding]:
+        """What became of the weights that are left."""
         if self.method == "magnitude":
             yield _first(
                 "the zeros are the parent's smallest weights, and all others are its own, bit for bit",
-                self._other_than_smallest(parent, child, structure, present),
+                self._other_than_smallest(targets),
             )
         elif self.method == "wanda":
             yield _first(
-                "all weights that are not zero are the parent's, bit for bit",
-                _moved(parent, child, present),
+                "all weights that are not zero are the parent's, bit for bit", targets.moved()
             )
         else:
+            yield _first(
+                "weights of a layer's first input, which make up for nothing, are the parent's or zero",
+                targets.moved(slice(0, 1)),
+            )
             yield Finding(
                 "the weights that are left make up for those that are gone",
                 None,
                 "shows on the calibration rows only: run the recipe again",
             )
 
-    def _miscounted(
-        self, child: Weights, zeros: Json, names: Sequence[str]
-    ) -> Iterator[tuple[str, str]]:
-        from reuselib.pruning.masks import num_zeros
+    def _miscounted(self, targets: Targets) -> Iterator[tuple[str, str]]:
+        for name in targets.present:
+            found, recorded = num_zeros_of(targets.child[name]), targets.zeros[name]
+            before = num_zeros_of(targets.parent[name])
+            least, most = self._bounds(targets, name, before)
+            if found != recorded or not least <= found <= most:
+                asked = f"{least}" if least == most else f"{least} to {most}"
+                yield name, f"{found} zeros, recorded {recorded}, {asked} asked for"
 
-        for name in names:
-            value = child[name]
-            found = int((value == 0).sum())
-            wanted = num_zeros(value.numel(), self.sparsity or 0.0)
-            if found != zeros[name] or found < wanted:
-                yield name, f"{found} zeros, recorded {zeros[name]}, at least {wanted} asked for"
+    def _bounds(self, targets: Targets, name: str, before: int) -> tuple[int, int]:
+        """How many zeros a target may hold, that held some before."""
+        from reuselib.pruning.masks import PATTERNS, num_zeros
 
-    def _too_full(
-        self, child: Weights, structure: Json, names: Sequence[str]
-    ) -> Iterator[tuple[str, str]]:
+        number = targets.parent[name].numel()
+        if self.pattern is None:
+            wanted = num_zeros(number, self.sparsity or 0.0)
+        else:
+            stays, size = PATTERNS[self.pattern]
+            wanted = number // size * (size - stays)
+        if before == 0:
+            return wanted, wanted
+        # where they lie decides: some may lie where a zero was to go anyway
+        return max(wanted, before), min(number, wanted + before)
+
+    def _too_full(self, targets: Targets) -> Iterator[tuple[str, str]]:
         from reuselib.pruning.masks import PATTERNS, num_too_full
 
         pattern = self.pattern or ""
-        for name in names:
-            matrix = _matrix(child[name], transposed=name in structure["transposed"])
+        for name in targets.present:
+            matrix = targets.matrix(targets.child, name)
             if matrix.shape[1] % PATTERNS[pattern][1]:
                 yield name, f"{matrix.shape[1]} inputs cannot be grouped"
-            elif number := num_too_full(matrix, pattern):
+                continue
+            number = sum(num_too_full(matrix[rows], pattern) for rows in pieces(matrix.shape))
+            if number:
                 yield name, f"{number} groups are not"
 
-    def _other_than_smallest(
-        self, parent: Weights, child: Weights, structure: Json, names: Sequence[str]
-    ) -> Iterator[tuple[str, str]]:
-        for name in names:
-            transposed = name in structure["transposed"]
-            matrix = _matrix(parent[name], transposed=transposed)
+    def _other_than_smallest(self, targets: Targets) -> Iterator[tuple[str, str]]:
+        for name in targets.present:
+            matrix = targets.matrix(targets.parent, name)
+            if not matrix.isfinite().all():
+                yield name, "the parent's weights are not all finite, so they have no order"
+                continue
             wanted = matrix.masked_fill(self._smallest(matrix), 0.0)
-            if not same_bits(_matrix(child[name], transposed=transposed), wanted):
+            if not same_bits(targets.matrix(targets.child, name), wanted):
                 yield name, "differs from the parent's with its smallest weights zeroed"
-
-
-def _filled(parent: Weights, child: Weights, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for name in names:
-        number = int(((parent[name] == 0) & (child[name] != 0)).sum())
-        if number:
-            yield name, f"{number} of the parent's zeros are none here"
-
-
-def _moved(parent: Weights, child: Weights, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for name in names:
-        value = child[name]
-        if not same_bits(value, parent[name].masked_fill(value == 0, 0.0)):
-            yield name, "a weight differs from the parent's"
 
 
 def _default(module: nn.Module, head: Sequence[str]) -> list[str]:
@@ -293,13 +305,8 @@ def _is_transposed(layer: nn.Module) -> bool:
     return type(layer).__name__ == "Conv1D"
 
 
-def _matrix(weight: Tensor, *, transposed: bool) -> Tensor:
-    """A weight as a view [out, in]; of a convolution `in` is channels x height x width of its kernel."""
-    return weight.detach().T if transposed else weight.detach().flatten(1)
-
-
 def _num_zeros(weights: Weights, names: Sequence[str]) -> int:
-    return sum(int((weights[name] == 0).sum()) for name in names)
+    return sum(num_zeros_of(weights[name]) for name in names)
 
 
 def _num_zero(layers: Iterable[nn.Module]) -> int:

@@ -58,6 +58,31 @@ def settled(manifest: Manifest) -> Internal:
     return manifest.definition.internal
 
 
+def across(manifest: Manifest, folder: Path, sources: Whereabouts) -> Iterator[Finding]:
+    """What holds between a child and its parent's parent, if the first parent is not at hand.
+
+    Nothing, if that is not at hand either.
+    """
+    start = sources.known(manifest.parents[0])
+    if start is None or start.definition.internal is None:
+        return
+    before, adapter = recorded_adapter(start), recorded_adapter(manifest)
+    try:
+        parent = parent_weights(start, sources)
+    except SourceError:
+        return
+    structure = settled(manifest).structure
+    yield from adapter.prove_across(before, parent, Tensors(folder), structure)
+
+
+def with_before(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> Iterator[Finding]:
+    """What holds between the record of a step and that of the step before, if that is known."""
+    start = sources.known(manifest.parents[0])
+    if start is not None and start.definition.internal is not None:
+        before, recorded = recorded_adapter(start), settled(start).structure
+        yield from adapter.prove_record(before, recorded, settled(manifest).structure)
+
+
 def consistent(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> Finding:
     """What a step's record says twice is the same both times, and its parents are those that its recipe names."""
     fault = next(_faults(manifest, adapter, sources), "")
@@ -82,7 +107,7 @@ def _other_parents(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -
     for parent, (_, ref) in zip(manifest.parents[1:], named, strict=False):
         if ref.digest != parent.digests.dir_hash:
             yield f"'{parent.name}' is {parent.digests.dir_hash}, but its recipe names {ref.digest}"
-    if adapter.uses_origin and (start := sources.manifest(manifest.parents[0])):
+    if adapter.uses_origin and (start := sources.known(manifest.parents[0])):
         history = {sha: each.payload() for sha, each in sources.manifests.items()}
         try:
             before = origin(start, history)[0].digests
@@ -93,7 +118,7 @@ def _other_parents(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -
 
 
 def _other_form(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> Iterator[str]:
-    start = sources.manifest(manifest.parents[0])
+    start = sources.known(manifest.parents[0])
     if start is None:
         return
     form = settled(manifest).form
@@ -109,7 +134,7 @@ def _other_form(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> I
 def _unaccounted(manifest: Manifest, sources: Whereabouts) -> Iterator[str]:
     """A tensor of the parent gives way to a new one only where the child is for another task than the parent."""
     internal = settled(manifest)
-    start = sources.manifest(manifest.parents[0])
+    start = sources.known(manifest.parents[0])
     replaced = sorted({*internal.dropped} & {*internal.fresh})
     task = start.definition.task if start else None
     if replaced and task is not None and task == manifest.definition.task:

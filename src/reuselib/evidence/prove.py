@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Finding
 from reuselib.errors import IntegrityError, RecipeError, ReuseError, SourceError
-from reuselib.evidence.edge import Claims, consistent, gather
+from reuselib.evidence.edge import Claims, across, consistent, gather, with_before
 from reuselib.evidence.proof import Proof, ProvenStep
 from reuselib.evidence.whereabouts import Whereabouts
 from reuselib.lineage.chain import Chain, history, read_ancestors, walk
-from reuselib.lineage.inventory import take_inventory
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.model.opening import read_manifest, recorded_adapter
 
 if TYPE_CHECKING:
+    from reuselib.adapter import Adapter
     from reuselib.lineage.descriptors import Parent
     from reuselib.lineage.store import Store
     from reuselib.lineage.tiers import Tier
@@ -155,55 +155,65 @@ def _at_hand(parent: Parent, sources: Whereabouts) -> Path | ReuseError:
 
 
 def _step(manifest: Manifest, folder: Path | ReuseError, sources: Whereabouts) -> ProvenStep:
-    """Check one step."""
-    findings: list[Finding] = []
-    why, num_general = "", 0
+    """Check one step: first by itself, then against its parents, as far as both are at hand."""
+    general: list[Finding] = []
+    compared: list[Finding] = []
+    why = ""
     try:
         adapter = recorded_adapter(manifest)
-        findings.append(consistent(manifest, adapter, sources))
+        general += _guarded(adapter, lambda: _recorded(manifest, adapter, sources))
         if isinstance(folder, ReuseError):
             raise folder
-        findings.append(_own(manifest, folder))
-        num_general = len(findings)
-        case = gather(manifest, folder, sources)
-        findings += _guarded(case)
+        general.append(_own(manifest, folder, sources))
+        try:
+            case = gather(manifest, folder, sources)
+            compared += _guarded(adapter, lambda: case.check(case.child))
+        except SourceError as error:
+            why = error.what
+            general += _guarded(adapter, lambda: across(manifest, folder, sources))
     except SourceError as error:
         why = error.what
     except RecipeError as error:
         why = f"the adapter is not known here: {error.what}"
     except IntegrityError as error:
-        findings.append(_refuted(error))
+        general.append(_refuted(error))
     return ProvenStep(
         name=manifest.name,
         dir_hash=manifest.digests.dir_hash,
         relation=manifest.relation,
         adapter=str(manifest.definition.adapter),
-        findings=tuple(findings),
-        tier=_tier(findings, num_general),
+        findings=(*general, *compared),
+        tier=_tier(general, compared),
         why=why,
     )
 
 
-def _own(manifest: Manifest, folder: Path) -> Finding:
-    found = take_inventory(folder, follow_links=True).digests
+def _recorded(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> Iterator[Finding]:
+    """What a step's record says, against itself and against that of the step before."""
+    yield consistent(manifest, adapter, sources)
+    yield from with_before(manifest, adapter, sources)
+
+
+def _own(manifest: Manifest, folder: Path, sources: Whereabouts) -> Finding:
     recorded = manifest.digests
-    return Finding(OWN, found == recorded, f"dirHash {recorded.dir_hash}")
+    return Finding(OWN, sources.digests(folder) == recorded, f"dirHash {recorded.dir_hash}")
 
 
-def _guarded(case: Claims) -> Iterator[Finding]:
-    """The adapter's findings; whatever goes wrong while it looks is one of them.
+def _guarded(adapter: Adapter, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """The findings of a look; whatever goes wrong in it is one of them.
 
     A structure comes from a stranger, and an adapter may be a stranger's too: no error of theirs ends the proof of
     the other steps, and none of them passes for a proof.
     """
-    kind = case.adapter.kind
     try:
-        yield from case.check(case.child)
+        yield from look()
+    except SourceError:
+        raise
     except IntegrityError as error:
         yield _refuted(error)
     except Exception as error:  # noqa: BLE001 - see above
         told = f"{type(error).__name__}: {error}"
-        yield Finding(f"the proof of '{kind}' comes to an end", False, told[:500])
+        yield Finding(f"the proof of '{adapter.kind}' comes to an end", False, told[:500])
 
 
 def _refuted(error: IntegrityError) -> Finding:
@@ -211,10 +221,9 @@ def _refuted(error: IntegrityError) -> Finding:
     return Finding("the record can be checked", False, error.what, error.tensor)
 
 
-def _tier(findings: Sequence[Finding], num_general: int) -> Tier:
-    if any(finding.holds is False for finding in findings):
+def _tier(general: Sequence[Finding], compared: Sequence[Finding]) -> Tier:
+    if any(finding.holds is False for finding in (*general, *compared)):
         return "broken"
-    compared = findings[num_general:] if num_general else ()
     return "proven" if any(finding.holds for finding in compared) else "recorded"
 
 

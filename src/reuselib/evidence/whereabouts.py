@@ -61,7 +61,7 @@ class Whereabouts:
                 expected="every parent in the store, opened before with it, or named",
                 fix="get the parent and name its folder with --parents",
             )
-        if self._digests(place) != parent.digests:
+        if self.digests(place) != parent.digests:
             raise IntegrityError(
                 "PARENT_MISMATCH",
                 f"{place} is no longer the parent '{parent.name}' (dirHash {parent.digests.dir_hash})",
@@ -69,13 +69,17 @@ class Whereabouts:
             )
         return place
 
+    def known(self, parent: Parent) -> Manifest | None:
+        """The manifest that a child names, if it is at hand."""
+        return self.manifests.get(parent.manifest_sha256)
+
     def manifest(self, parent: Parent) -> Manifest | None:
         """What is known about a model; None if nothing is, and its folder says nothing either.
 
         Raises:
             SourceError: the folder has a record, but not the one that the child names.
         """
-        known = self.manifests.get(parent.manifest_sha256)
+        known = self.known(parent)
         if known is None and (self.folder(parent) / MANIFEST).exists():
             raise SourceError(
                 f"the manifest of '{parent.name}' ({parent.manifest_sha256}) is not at hand",
@@ -92,9 +96,10 @@ class Whereabouts:
             SourceError: one is not there.
             IntegrityError: one cannot be read safely.
         """
-        return {folder: self._digests(folder) for folder in self.folders}
+        return {folder: self.digests(folder) for folder in self.folders}
 
-    def _digests(self, folder: Path) -> Digests:
+    def digests(self, folder: Path) -> Digests:
+        """The identity of a folder, as it is; raises as `named`."""
         if folder not in self._read:
             # links are for snapshots of a hub cache, which lead into blobs beside them only
             self._read[folder] = take_inventory(folder, follow_links=True).digests

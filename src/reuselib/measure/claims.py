@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Finding, Weights
@@ -17,6 +17,7 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
+    # compared as bytes, without a copy of either
     return torch.equal(
         one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8)
     )
@@ -40,8 +41,30 @@ def truly_new(new: Iterable[str], parent: Weights) -> Finding:
     return Finding("what is new is not in the parent", not known, tensor=known)
 
 
-def same_shapes(parent: Weights, child: Weights, new: Collection[str] = ()) -> Finding:
-    """The child has the parent's names and shapes; only the names in `new` may be missing from the parent."""
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What norms keep of the rows that they saw; it moves while a network trains, without being learned."""
+
+
+def only_statistics(names: Iterable[str]) -> Iterator[Finding]:
+    """What is recorded as moved without being trained are the statistics of norms, not weights."""
+    names = tuple(names)
+    odd = next((name for name in names if name.rpartition(".")[2] not in STATISTICS), "")
+    if names:
+        yield Finding(
+            "what moved without being trained are statistics of norms",
+            None if odd else True,
+            "its name does not say whether it is a weight" if odd else f"{len(names)} of them",
+            odd,
+        )
+
+
+def same_shapes(
+    parent: Weights, child: Weights, new: Collection[str] = (), *, dtypes: bool = True
+) -> Finding:
+    """The child has the parent's names, shapes and, with `dtypes`, types.
+
+    Only the names in `new` may be missing from the parent.
+    """
     claim = "names and shapes are the parent's" + (
         ", but for new parameters that were trained" if new else ""
     )
@@ -51,8 +74,14 @@ def same_shapes(parent: Weights, child: Weights, new: Collection[str] = ()) -> F
                 return Finding(
                     claim, False, "the parent has no such tensor, and it was not trained", name
                 )
-        elif child[name].shape != parent[name].shape:
-            got, was = tuple(child[name].shape), tuple(parent[name].shape)
+            continue
+        own, other = child[name], parent[name]
+        if own.shape != other.shape:
+            got, was = tuple(own.shape), tuple(other.shape)
             return Finding(claim, False, f"shape {got}, the parent's is {was}", name)
+        if dtypes and own.dtype != other.dtype:
+            return Finding(
+                claim, False, f"stored as {own.dtype}, the step worked in {other.dtype}", name
+            )
     lost = next((name for name in parent if name not in child), "")
     return Finding(claim, not lost, "missing in the child" if lost else "", lost)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from reuselib.errors import IntegrityError
+from reuselib.lineage.structure import Structure
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,6 +69,7 @@ class Cut:
             IntegrityError: it is no cut, such as one whose indices lie outside their axis.
         """
         try:
+            Structure.read(value, ("axes", "tensors", "blocks"), where="cut")
             found = cast("dict[str, dict[str, list[list[list[str | int]]]]]", value)
             axes = {name: _axis(axis) for name, axis in found["axes"].items()}
             blocks = {name: _axis(axis) for name, axis in found["blocks"].items()}

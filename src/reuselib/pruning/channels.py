@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from reuselib.adapter import Finding, Json, Run, Weights
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep, IntegrityError
+from reuselib.lineage.structure import Structure
 from reuselib.measure.claims import same_bits, truly_new
 from reuselib.network.stating import is_described
 from reuselib.pruning import graph
 from reuselib.pruning.budget import SLACK, Pool, most, ranked
+from reuselib.pruning.coupling import coupled, uncoupled
 from reuselib.pruning.feature_maps import mean_activations, mean_saliencies
-from reuselib.pruning.slices import slice_network, sliced
+from reuselib.pruning.slices import Slices, slice_network, sliced
 from reuselib.pruning.watchdog import limited
 from reuselib.pruning.widths import state_widths
 
@@ -56,8 +58,8 @@ class Pruned:
     """What was left out, and how the network can be opened again."""
 
     structure: dict[str, Json]
-    """torch-pruning's `history`, what is left of every tensor as `pruning/slices.py` records it, and the names of `new`
-    tensors that the parent does not hold."""
+    """torch-pruning's `history`, what is left of every tensor as `pruning/slices.py` records it, the names of `new`
+    tensors that the parent does not hold, and of those `loose` ones whose inputs are no layer's outputs."""
     stock: bool
     """Whether the network's configuration says its widths by now."""
 
@@ -88,24 +90,35 @@ def prune_channels(module: nn.Module, run: Run, how: Channels) -> Pruned:
     slices = _searched(lambda: graph.replayed(labelled, forward, history))
     shape = _shape(module, forward)
     described = is_described(module, getattr(module, "config", None))
-    slice_network(module, slices)
+    recorded = Structure.read(slices, ("keep", "tensors", "layers"))
+    cut = Slices.read(recorded)
+    before = dict(module.state_dict())
+    slice_network(module, cut)
     _check(module, reference, forward, shape)
-    record = {"new": sorted(run.fresh), "history": history, **slices}
+    record: dict[str, Json] = {"new": sorted(run.fresh), "history": history, **slices}
+    if loose := sorted(set(uncoupled(cut, before))):
+        record["loose"] = [*loose]
     return Pruned(record, stock=described and state_widths(module))
 
 
-def replay_channels(module: nn.Module, structure: Mapping[str, Json]) -> nn.Module:
+def replay_channels(module: nn.Module, structure: Json) -> nn.Module:
     """The same channels left out of a network with any weights; needs neither rows nor torch-pruning.
 
     Raises:
         IntegrityError: the record does not fit the network.
     """
-    slice_network(module, structure)
+    slice_network(module, Slices.read(_read(structure)))
     return module
 
 
+def _read(structure: Json) -> Structure:
+    return Structure.read(
+        structure, ("new", "history", "keep", "tensors", "layers"), optional=("loose",)
+    )
+
+
 def prove_channels(
-    parent: Weights, child: Weights, structure: Mapping[str, Json], *, share: float | None = None
+    parent: Weights, child: Weights, structure: Json, *, share: float | None = None
 ) -> Iterator[Finding]:
     """What the record claims about two sets of tensors.
 
@@ -115,46 +128,46 @@ def prove_channels(
         structure: the record.
         share: of its rows or columns that each tensor loses at most; None: that is not claimed.
     """
-    new = structure["new"]
+    record = _read(structure)
+    new, slices = record.names("new"), Slices.read(record)
     odd = sorted((set(parent) | set(new)) ^ set(child))
     yield Finding("names are the parent's", not odd, tensor=next(iter(odd), ""))
     yield truly_new(new, parent)
-    name, detail = next(_other_rows(parent, child, structure), ("", ""))
+    name, detail = next(_other_rows(parent, child, slices), ("", ""))
     yield Finding(
         "every tensor is the recorded rows and columns of the parent's, bit for bit",
         not name,
-        detail or f"{len(structure['tensors'])} of {len(child)} tensors lost some",
+        detail or f"{len(slices.tensors)} of {len(child)} tensors lost some",
         name,
     )
-    yield Finding("something was left out", bool(structure["tensors"]))
+    yield Finding("something was left out", bool(slices.tensors))
+    if name or odd:
+        return
+    yield from coupled(slices, parent, record.names("loose"))
     if share is not None:
-        name, detail = next(_exceeding(parent, structure, share), ("", ""))
+        name, detail = next(_exceeding(parent, slices, share), ("", ""))
         claim = f"no tensor loses more than the claimed share of {share:g}"
         yield Finding(claim, not name, detail, name)
 
 
-def _exceeding(
-    parent: Weights, structure: Mapping[str, Json], share: float
-) -> Iterator[tuple[str, str]]:
-    for name, dims in structure["tensors"].items():
+def _exceeding(parent: Weights, slices: Slices, share: float) -> Iterator[tuple[str, str]]:
+    for name, dims in slices.tensors.items():
         if name not in parent:
             continue
         for dim, key in dims.items():
-            size, left = parent[name].shape[int(dim)], len(structure["keep"][key])
+            size, left = parent[name].shape[dim], len(slices.keep[key])
             if size - left > share * size + SLACK:
                 yield name, f"{size - left} of {size} along dimension {dim}"
 
 
-def _other_rows(
-    parent: Weights, child: Weights, structure: Mapping[str, Json]
-) -> Iterator[tuple[str, str]]:
+def _other_rows(parent: Weights, child: Weights, slices: Slices) -> Iterator[tuple[str, str]]:
     for name in child:
         if name not in parent:
             continue
         try:
-            wanted = sliced(name, parent[name], structure)
+            wanted = sliced(name, parent[name], slices)
         except IntegrityError as error:
-            yield name, str(error)
+            yield name, error.what
         else:
             if not same_bits(child[name], wanted):
                 yield name, "differs from the parent's"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from reuselib.adapter import Finding, Weights
 from reuselib.errors import IntegrityError
+from reuselib.lineage.structure import Structure, is_count, is_list, is_text, malformed
 from reuselib.measure.claims import same_bits, truly_new
 from reuselib.network.cutting import Axis, Cut
 from reuselib.pruning.budget import SLACK
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 ENDINGS = {"heads": ":heads", "ffn": ":units", "hidden": "hidden"}
 """By option: how the names of its axes in a cut end."""
+MAX_BLOCKS = 100_000
+"""In a list; more is no network."""
 GROUPS = ":groups"
 """How those of key/value heads end, if they are fewer."""
 
@@ -49,22 +52,12 @@ class Record:
         Raises:
             IntegrityError: it is no such record.
         """
-        if not isinstance(value, dict) or not {"cut", "stacks", "new", "tied"} <= value.keys():
-            raise _malformed("cut, stacks, new and tied are needed")
-        stacks, new, tied = (
-            cast("list[list[Json]]", value[key]) for key in ("stacks", "new", "tied")
-        )
-        if not all(isinstance(each, list) for each in (stacks, new, tied, *stacks, *tied)):
-            raise _malformed("stacks, new and tied are lists")
-        if not all(isinstance(name, str) for names in (new, *tied) for name in names):
-            raise _malformed("new and tied hold names")
-        if not all(len(s) == 2 and type(s[0]) is str and type(s[1]) is int for s in stacks):
-            raise _malformed("stacks hold names and sizes")
+        record = Structure.read(value, ("cut", "stacks", "new", "tied"))
         return cls(
-            cut=Cut.of_json(value["cut"]),
-            stacks=[(str(name), cast("int", size)) for name, size in stacks],
-            new=cast("list[str]", new),
-            tied=cast("list[list[str]]", tied),
+            cut=Cut.of_json(record.values["cut"]),
+            stacks=[_stack(each) for each in record.items("stacks")],
+            new=record.names("new"),
+            tied=record.groups("tied"),
         )
 
     @property
@@ -91,11 +84,29 @@ def cut_out(parent: Weights, child: Weights, record: Record) -> Iterable[Finding
             if held and name not in parent and (now := renamed(name)) is not None:
                 came_from[now] = held[0]
     yield _survivors(parent, child, record.cut, came_from)
+    yield from _truly_tied(parent, record.tied)
     yield truly_new(new, parent)
 
 
+def _truly_tied(parent: Weights, tied: Sequence[Sequence[str]]) -> Iterator[Finding]:
+    """What is recorded as one tensor under several names is one in the parent, where that holds several."""
+    for group in tied:
+        held = [name for name in group if name in parent]
+        odd = next((n for n in held[1:] if not same_bits(parent[n], parent[held[0]])), "")
+        if odd or not held:
+            claim = "what is recorded as tied is one tensor of the parent"
+            yield Finding(
+                claim, False, f"tied to {held[0]}" if odd else "not there", odd or group[0]
+            )
+            return
+
+
 def as_asked(
-    record: Record, shares: Mapping[str, float | None], blocks: Sequence[int]
+    record: Record,
+    shares: Mapping[str, float | None],
+    blocks: Sequence[int],
+    *,
+    uniform: bool = False,
 ) -> Iterable[Finding]:
     """No more was left out than the configuration says, and something of everything that it names.
 
@@ -103,6 +114,7 @@ def as_asked(
         record: of the child.
         shares: by option, see `ENDINGS`, the share that was to go.
         blocks: those that were to go; negative ones count from the end.
+        uniform: whether each part was to lose its share, rather than all of them together.
     """
     for option, ending in ENDINGS.items():
         share = shares[option] or 0.0
@@ -113,6 +125,10 @@ def as_asked(
             holds = gone <= int(share * size + SLACK) and (gone > 0) == (share > 0)
             claim = f"{option}: at most the claimed share of {share:g} is left out"
             yield Finding(claim, holds, f"{gone} of {size}")
+        if uniform and share:
+            claim = f"{option}: every part of the network loses the same share"
+            name = _uneven(record, ending, share)
+            yield Finding(claim, not name, name)
     odd = next(_uncounted(record.cut.axes), "")
     if record.cut.axes:
         yield Finding(
@@ -129,6 +145,20 @@ def as_asked(
             record.gone == asked and not unknown,
             f"{sorted(record.gone)} of {num_blocks}",
         )
+
+
+def _uneven(record: Record, ending: str, share: float) -> str:
+    """An axis that lost nothing, more than its share, or another part than one of its size."""
+    lost: dict[int, int] = {}
+    for name, axis in record.cut.axes.items():
+        if not name.endswith(ending):
+            continue
+        gone = axis.size - len(axis.keep)
+        if not 0 < gone <= int(share * axis.size + SLACK):
+            return f"{name} lost {gone} of {axis.size}"
+        if lost.setdefault(axis.size, gone) != gone:
+            return f"{name} lost {gone} of {axis.size}, another part {lost[axis.size]}"
+    return ""
 
 
 def _uncounted(axes: Mapping[str, Axis]) -> Iterator[str]:
@@ -176,9 +206,9 @@ def _survivors(parent: Weights, child: Weights, cut: Cut, came_from: Mapping[str
     return Finding(claim, num_compared > 0, f"{num_compared} tensors compared")
 
 
-def _malformed(detail: str) -> IntegrityError:
-    return IntegrityError(
-        "BAD_STRUCTURE",
-        f"the manifest's structure is no record of a cut: {detail}",
-        fix="get the model again; its manifest was changed or written by another program",
-    )
+def _stack(value: Json) -> tuple[str, int]:
+    if is_list(value) and len(value) == 2:
+        name, size = value
+        if is_text(name) and is_count(size) and size <= MAX_BLOCKS:
+            return name, size
+    raise malformed("structure.stacks must hold names and sizes")

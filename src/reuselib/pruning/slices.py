@@ -9,10 +9,12 @@ own attributes say afterwards:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Json
 from reuselib.errors import IncompatibleStep, IntegrityError
+from reuselib.lineage.structure import Structure, is_count, is_list, malformed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,20 +70,82 @@ def slices_of(module: nn.Module, cut: Callable[[nn.Module], None]) -> dict[str, 
     }
 
 
-def slice_network(module: nn.Module, slices: Mapping[str, Json]) -> None:
+@dataclass(frozen=True)
+class Slices:
+    """A record, read."""
+
+    keep: Mapping[str, tuple[int, ...]]
+    """The index sets, ascending, by key."""
+    tensors: Mapping[str, Mapping[int, str]]
+    """By tensor and dimension, the key of the indices that are left."""
+    layers: Mapping[str, Mapping[str, int | list[int]]]
+    """By layer, its sizes afterwards."""
+
+    @classmethod
+    def read(cls, record: Structure) -> Slices:
+        """From a structure with `keep`, `tensors` and `layers`.
+
+        Raises:
+            IntegrityError: `BAD_STRUCTURE`, it is no such record.
+        """
+        keep = record.indices("keep")
+        tensors = {
+            name: _dims(name, dims, keep) for name, dims in record.mapping("tensors").items()
+        }
+        layers = {
+            name: _recorded_sizes(name, each) for name, each in record.mapping("layers").items()
+        }
+        return cls(keep, tensors, layers)
+
+    def kept(self, name: str, dim: int) -> tuple[int, ...] | None:
+        """The indices that are left of a tensor along a dimension; None if all are."""
+        key = self.tensors.get(name, {}).get(dim)
+        return None if key is None else self.keep[key]
+
+
+def _dims(name: str, dims: Json, keep: Mapping[str, object]) -> dict[int, str]:
+    if not isinstance(dims, dict) or not dims:
+        raise malformed(f"tensors.{name} must name dimensions", name)
+    found: dict[int, str] = {}
+    for dim, key in dims.items():
+        if not (dim.isascii() and dim.isdecimal() and len(dim) == 1 and isinstance(key, str)):
+            raise malformed(f"tensors.{name} must map dimensions to keys", name)
+        if key not in keep:
+            raise malformed(f"tensors.{name} names indices that are not there", name)
+        found[int(dim)] = key
+    return found
+
+
+def _recorded_sizes(name: str, sizes: Json) -> dict[str, int | list[int]]:
+    if not isinstance(sizes, dict):
+        raise malformed(f"layers.{name} must be an object")
+    found: dict[str, int | list[int]] = {}
+    for key, size in sizes.items():
+        if key not in SIZES:
+            raise malformed(f"layers.{name} has no size '{key}'")
+        if is_count(size):
+            found[key] = size
+        elif is_list(size) and all(is_count(each) for each in size):
+            found[key] = [each for each in size if is_count(each)]
+        else:
+            raise malformed(f"layers.{name}.{key} must be a size")
+    return found
+
+
+def slice_network(module: nn.Module, slices: Slices) -> None:
     """Leave the recorded rows and columns of every tensor, in place; what is tied stays tied.
 
     Raises:
         IntegrityError: the network has no such tensor, layer or row.
     """
-    from torch import nn
+    from torch import Tensor, nn
 
     cut: dict[int, nn.Parameter] = {}
-    for name in slices["tensors"]:
+    for name in slices.tensors:
         owner, _, leaf = name.rpartition(".")
         layer = _layer(module, owner)
         value = getattr(layer, leaf, None)
-        if value is None:
+        if not isinstance(value, Tensor):
             raise IntegrityError("BAD_STRUCTURE", f"the network has no tensor {name}", tensor=name)
         if not isinstance(value, nn.Parameter):
             setattr(layer, leaf, sliced(name, value, slices))
@@ -91,15 +155,15 @@ def slice_network(module: nn.Module, slices: Mapping[str, Json]) -> None:
             cut[id(value)] = nn.Parameter(kept, requires_grad=value.requires_grad)
             cut[id(cut[id(value)])] = cut[id(value)]
         setattr(layer, leaf, cut[id(value)])
-    for name, sizes in slices["layers"].items():
+    for name, sizes in slices.layers.items():
         layer = _layer(module, name)
         for key, size in sizes.items():
-            if key not in SIZES or not hasattr(layer, key):
+            if not hasattr(layer, key):
                 raise IntegrityError("BAD_STRUCTURE", f"layer {name} has no size '{key}'")
             setattr(layer, key, tuple(size) if isinstance(size, list) else size)
 
 
-def sliced(name: str, tensor: Tensor, slices: Mapping[str, Json]) -> Tensor:
+def sliced(name: str, tensor: Tensor, slices: Slices) -> Tensor:
     """The recorded rows and columns of one tensor, copied; a tensor that lost nothing as it is.
 
     Raises:
@@ -107,22 +171,15 @@ def sliced(name: str, tensor: Tensor, slices: Mapping[str, Json]) -> Tensor:
     """
     import torch
 
-    for dim, key in slices["tensors"].get(name, {}).items():
-        indices = torch.tensor(slices["keep"][key], dtype=torch.long)
-        axis = int(dim)
-        if axis >= tensor.dim() or bool(
-            (indices < 0).any() | (indices >= tensor.shape[axis]).any()
-        ):
+    for dim, key in slices.tensors.get(name, {}).items():
+        kept = slices.keep[key]
+        if dim >= tensor.dim() or kept[-1] >= tensor.shape[dim]:
             raise IntegrityError(
                 "BAD_STRUCTURE",
                 f"{name} of shape {tuple(tensor.shape)} has no such rows",
                 tensor=name,
             )
-        if (indices.diff() <= 0).any():
-            raise IntegrityError(
-                "BAD_STRUCTURE", f"the rows that {name} keeps are not in their order", tensor=name
-            )
-        tensor = tensor.index_select(axis, indices.to(tensor.device))
+        tensor = tensor.index_select(dim, torch.tensor(kept, device=tensor.device))
     return tensor
 
 
