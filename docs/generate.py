@@ -23,6 +23,8 @@ from typing import Any
 import reuselib
 from reuselib import catalog
 from reuselib.adapter import Adapter, as_json
+from reuselib.lineage.schema import manifest_schema
+from reuselib.model.figures import Figures
 from reuselib.recipe.schema import attribute_docs, first_paragraph
 from reuselib.task import Task
 from reuselib.values.binding import field_types
@@ -60,6 +62,9 @@ WORDS = {
     str: "text",
     types.NoneType: "null",
 }
+SECTIONS = ("externalParameters", "internalParameters", "runDetails")
+"""Objects of the manifest that have a table of their own."""
+SCHEMA_WORDS = {"string": "text", "integer": "integer", "object": "mapping", "": "anything"}
 
 
 def main(arguments: list[str]) -> int:
@@ -133,7 +138,7 @@ def verbs(page: Path) -> Iterator[str]:
     """Each verb of the command line with its arguments and options."""
     import typer
 
-    from reuselib.cli.verbs import app
+    from reuselib.cli.evidence import app
 
     commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for index, (name, command) in enumerate(commands.items()):
@@ -189,7 +194,95 @@ def tree(page: Path) -> Iterator[str]:
     yield "```"
 
 
+def manifest(page: Path, name: str = "") -> Iterator[str]:
+    """The fields of the manifest down to `SECTIONS`, or of one of these or of the schema's other objects."""
+    whole: Any = manifest_schema()
+    known = {"": whole, **whole["$defs"], **_sections_of(whole)}
+    yield from ("| field | takes | there | meaning |", "|---|---|---|---|")
+    for path, part, needed in _fields_of(known[name], ""):
+        target = whole["$defs"].get(part.get("$ref", "").rpartition("/")[2], {})
+        meaning = part.get("description", "") or target.get("description", "")
+        yield _row(
+            f"`{path}`", _schema_type(path, part), "always" if needed else "if told", meaning
+        )
+
+
+def _sections_of(part: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, each in part.get("properties", {}).items():
+        found |= ({name: each} if name in SECTIONS else {}) | _sections_of(each)
+    return found
+
+
+def _fields_of(part: Any, inside: str) -> Iterator[tuple[str, Any, bool]]:
+    for name, each in part["properties"].items():
+        yield f"{inside}{name}", each, name in part.get("required", ())
+        if "properties" in each and name not in SECTIONS:
+            yield from _fields_of(each, f"{inside}{name}.")
+        elif "properties" in each.get("items", {}):
+            yield from _fields_of(each["items"], f"{inside}{name}[].")
+
+
+def _schema_type(path: str, part: Any) -> str:
+    name = part.get("$ref", "").rpartition("/")[2] or path.rpartition(".")[2]
+    if "$ref" in part or name in SECTIONS:
+        return f"[{name}](#{name.lower()})"
+    if "const" in part:
+        return f"`{part['const']}`"
+    if "enum" in part:
+        return " or ".join(f"`{each}`" for each in part["enum"])
+    if part.get("type") == "array":
+        return f"list of {_schema_type('', part.get('items', {}))}"
+    return SCHEMA_WORDS[part.get("type", "")]
+
+
+def parameters(page: Path, kind: str) -> Iterator[str]:
+    """Every key that `externalParameters.recipe` holds for an adapter, those of nested values too."""
+    yield from ("| key | takes | default | meaning |", "|---|---|---|---|")
+    yield from _parameters(page, _class(kind), "")
+
+
+def _parameters(page: Path, cls: type, inside: str) -> Iterator[str]:
+    hints, notes = field_types(cls), attribute_docs(cls)
+    for each in dataclasses.fields(cls):
+        hint, note = hints[each.name], notes.get(each.name, "")
+        yield _row(f"`{inside}{each.name}`", _takes(hint, page), _default(each), note)
+        nested = [part for part in _within(hint) if dataclasses.is_dataclass(part)]
+        listed = "[]" if typing.get_origin(hint) is tuple else ""
+        for part in nested:
+            yield from _parameters(page, part, f"{inside}{each.name}{listed}.")  # type: ignore[arg-type]
+
+
+def _within(hint: Any) -> Iterator[Any]:
+    arguments = typing.get_args(hint)
+    yield from (each for part in arguments for each in _within(part)) if arguments else [hint]
+
+
+def relations(page: Path) -> Iterator[str]:
+    """What each adapter records itself as, and the roles of the other models that it may work with."""
+    yield from ("| adapter | `relation` | roles among `inputs` |", "|---|---|---|")
+    for kind in catalog.ADAPTERS:
+        cls: type[Adapter] = catalog.adapter(kind)
+        others = dict.fromkeys(cls.roles.values())
+        if isinstance(vars(cls).get("uses_origin"), property):
+            others["teacher"] = None
+        named = ", ".join(f"`{role}`" for role in ("base", *others))
+        yield _row(f"[`{kind}`](#{kind})", f"`{cls.relation}`", named)
+
+
+def figures(page: Path) -> Iterator[str]:
+    """The fields of `metrics.json`."""
+    yield from ("| key | meaning |", "|---|---|")
+    notes = attribute_docs(Figures)
+    for each in dataclasses.fields(Figures):
+        yield _row(f"`{each.name}`", notes[each.name])
+
+
 WRITERS: dict[str, Callable[..., Iterator[str]]] = {
+    "manifest": manifest,
+    "parameters": parameters,
+    "relations": relations,
+    "figures": figures,
     "fields": field_table,
     "sections": sections,
     "adapters": adapter_table,

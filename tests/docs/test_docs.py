@@ -353,7 +353,7 @@ def test_every_make_target_on_a_page_exists():
 def test_every_verb_and_option_on_a_page_exists():
     import typer
 
-    from reuselib.cli.verbs import app
+    from reuselib.cli.evidence import app
 
     verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     written = [words[1:] for _, words in commands() if words[:1] == ["reuselib"]]
