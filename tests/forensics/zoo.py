@@ -55,7 +55,7 @@ def trained(parent: Path, folder: Path, *, seed: int = 0, steps: int = 30, only:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(only in name)
         learning = [each for each in model.parameters() if each.requires_grad]
-        optimizer = torch.optim.AdamW(learning, lr=1e-3)
+        optimizer = torch.optim.AdamW(learning, lr=2e-4)
         for _ in range(steps):
             optimizer.zero_grad()
             model(**batch, labels=labels).loss.backward()
@@ -71,7 +71,7 @@ def low_rank(values: Weights, *, rank: int = 2, seed: int = 0) -> Weights:
     for name in matrices(values):
         rows, columns = values[name].shape
         up, down = (torch.randn(*size, generator=draw) for size in ((rows, rank), (rank, columns)))
-        values[name] = values[name] + 0.01 * up @ down
+        values[name] = values[name] + 0.003 * up @ down
     return values
 
 

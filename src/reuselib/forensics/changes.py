@@ -53,19 +53,19 @@ class TensorChange:
         return count
 
 
-def changes(one: View, other: View, *, ranks: bool = True) -> tuple[Matching, list[TensorChange]]:
+def changes(one: View, other: View, *, brief: bool = False) -> tuple[Matching, list[TensorChange]]:
     """Compare all weights of two models, at most two of which are in memory at a time.
 
     Args:
         one: a model.
         other: another.
-        ranks: whether to look for the rank of each change, which takes longest.
+        brief: leave out what only a reader wants to know: ranks, and how far vectors moved.
     """
     # an update's tensors are none of the model's, whatever they are called
     comparable = one.is_update == other.is_update
     matching = match(one.weights, other.weights) if comparable else Matching({})
     found = [
-        _pair(one, other, one.weights[first], other.weights[second], ranks)
+        _pair(one, other, one.weights[first], other.weights[second], brief)
         for first, second in sorted(matching.pairs.items())
     ]
     found += _alone(one, other, matching)
@@ -83,7 +83,7 @@ def _alone(one: View, other: View, matching: Matching) -> Iterator[TensorChange]
         yield TensorChange(kind="added", name=name, dtypes=("", own.dtype), shapes=((), own.shape))
 
 
-def _pair(one: View, other: View, first: Logical, second: Logical, ranks: bool) -> TensorChange:
+def _pair(one: View, other: View, first: Logical, second: Logical, brief: bool) -> TensorChange:
     def told(kind: Kind, **found: object) -> TensorChange:
         return TensorChange(
             kind=kind,
@@ -101,6 +101,8 @@ def _pair(one: View, other: View, first: Logical, second: Logical, ranks: bool) 
             return told("reshaped", cut=is_cut(one.read(first.name), other.read(second.name)))
         if not first.num_elements:
             return told("changed", note="it has no elements")
+        if brief and len(first.shape) < 2 and first.dtype == second.dtype:
+            return told("changed")
         x, y = one.read(first.name), other.read(second.name)
     except IntegrityError as error:
         return told("changed", note=error.what)
@@ -112,7 +114,7 @@ def _pair(one: View, other: View, first: Logical, second: Logical, ranks: bool) 
     ):
         return told("cast", delta=gap)
     matrix = x.flatten(1) if x.ndim > 1 else None
-    has_rank = ranks and matrix is not None and min(matrix.shape) > 1 and x.is_floating_point()
+    has_rank = not brief and matrix is not None and min(matrix.shape) > 1 and x.is_floating_point()
     return told(
         "changed",
         delta=gap,

@@ -29,6 +29,8 @@ class Delta:
     """Elements."""
     l2: float
     """Euclidean norm of the difference."""
+    norms: tuple[float, float]
+    """Euclidean norms of the two."""
     relative_l2: float
     """That over the norm of the first; infinite if that is zero."""
     max_abs: float
@@ -79,6 +81,7 @@ def delta(one: Tensor, other: Tensor) -> Delta:
     return Delta(
         num=one.numel(),
         l2=math.sqrt(gap) if gap >= 0 else gap,
+        norms=(math.sqrt(mine), math.sqrt(theirs)),
         relative_l2=math.sqrt(gap / mine) if mine else (math.inf if gap else 0.0),
         max_abs=largest,
         cosine=product / math.sqrt(mine * theirs) if mine * theirs else float(mine == theirs == 0),

@@ -141,7 +141,7 @@ def _ends_alike(one: str, other: str) -> bool:
 
 
 def _unrelated(e: Evidence) -> Relation | None:
-    if e.pairs or any(c.cut and c.cut.holds for c in e.of("reshaped")):
+    if e.pairs or _cut_matrices(e):
         return None
     return Relation("unrelated", "no tensor of one name and shape is in both", "", 0.0)
 
@@ -160,7 +160,7 @@ def _same(e: Evidence) -> Relation | None:
 
 
 def _cut(e: Evidence) -> Relation | None:
-    cut = [c for c in e.of("reshaped") if c.cut is not None and c.cut.holds]
+    cut = _cut_matrices(e)
     sizes = [sum(w.num_elements for w in v.weights.values()) for v in (e.one, e.other)]
     lost = {block_of(c.name) for c in e.of("removed" if sizes[0] > sizes[1] else "added")} - {None}
     told = [c for c in e.pairs if c.is_matrix]
@@ -174,6 +174,16 @@ def _cut(e: Evidence) -> Relation | None:
     rest = f"; {len(changed)} others changed" if changed else ", the rest unchanged"
     text = f"{child} looks like {parent} with {what} taken out ({share:.0%} of the weights){rest}"
     return Relation("cut", text, child, e.score)
+
+
+def _cut_matrices(e: Evidence) -> list[TensorChange]:
+    """Matrices of which one model holds slices of the other's, if that is so for most that differ in size.
+
+    Vectors say nothing: the biases of two strangers may all be zero.
+    """
+    seen = [c for c in e.of("reshaped") if c.cut is not None and min(map(len, c.shapes)) > 1]
+    found = [c for c in seen if c.cut is not None and c.cut.holds]
+    return found if len(found) * 2 > len(seen) else []
 
 
 def _other_start(e: Evidence) -> Relation | None:
