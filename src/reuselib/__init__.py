@@ -33,12 +33,17 @@ if TYPE_CHECKING:
     from reuselib.evidence.reproduce import reproduce as reproduce
     from reuselib.evidence.windows import Window as Window
     from reuselib.exchange.export import export as export
+    from reuselib.forensics.diff import diff as diff
+    from reuselib.forensics.kin import kin as kin
+    from reuselib.forensics.trace import trace as trace
+    from reuselib.forensics.trace import trace_store as trace_store
     from reuselib.lineage.manifest import Manifest as Manifest
     from reuselib.lineage.policy import Policy as Policy
     from reuselib.lineage.verify import verify as verify
     from reuselib.measure.gates import Gate as Gate
     from reuselib.model import Model as Model
     from reuselib.recipe import Recipe as Recipe
+    from reuselib.signing.keys import make_keys as make_keys
     from reuselib.signing.sign import sign as sign
     from reuselib.task import Task as Task
     from reuselib.tasks.causal_lm import CausalLM as CausalLM
@@ -91,11 +96,16 @@ _EXPORTS = {
     "Window": "evidence.windows",
     "compare_models": "derivation.comparing",
     "derive": "derivation.derive",
+    "diff": "forensics.diff",
     "export": "exchange.export",
+    "kin": "forensics.kin",
     "load": "evidence.loading",
+    "make_keys": "signing.keys",
     "prove": "evidence.prove",
     "reproduce": "evidence.reproduce",
     "sign": "signing.sign",
+    "trace": "forensics.trace",
+    "trace_store": "forensics.trace",
     "verify": "lineage.verify",
 }
 """Public name -> the module that defines it, inside this package."""
