@@ -1,6 +1,6 @@
 # The two commands: `make quickstart` and `make test`. Each makes .venv if there is none.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check schema docs clean
+.PHONY: help quickstart test fuzz check schema docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,6 +15,9 @@ quickstart: .venv/.with-samples  ## derive a model from recipes/quickstart.yaml 
 
 test: .venv/.with-samples,trackers,sign,bom,scan,dev  ## run the tests
 	$(PYTEST)
+
+fuzz: .venv/.with-samples,trackers,sign,bom,scan,dev  ## give 20,000 damaged inputs to every reader of strangers' bytes
+	$(BIN)/python tests/fuzz/run.py --inputs 20000 --seed 0
 
 check: .venv/.with-samples,trackers,sign,bom,scan,dev,lint  ## look at the code without running it
 	$(BIN)/ruff check .

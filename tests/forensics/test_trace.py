@@ -269,6 +269,43 @@ def test_a_policy_has_the_files_verified_too(tmp_path):
     assert not found.ok
 
 
+@pytest.fixture
+def whole(tmp_path) -> Path:
+    """A child with payload and record."""
+    from lineage.folders import draft_of, write_child
+
+    parent = base()
+    payload = {parent.sha256: parent.manifest.payload()}
+    write_child(tmp_path / "whole", draft_of(parent.manifest), payload)
+    return tmp_path / "whole"
+
+
+def test_a_signature_by_a_trusted_key_signs_every_edge(tmp_path, whole):
+    pytest.importorskip("model_signing")
+    from reuselib.lineage.policy import Policy
+    from reuselib.signing.keys import make_keys
+    from reuselib.signing.sign import sign
+
+    keys = [make_keys(tmp_path / name) for name in ("ours", "other")]
+    sign(whole, tmp_path / "ours")
+    trusted, stranger = (Policy(trusted_keys=(str(key),), require=("signed",)) for key in keys)
+
+    assert trace(whole).tier == "recorded"
+    assert trace(whole, policy=trusted).tier == "signed"
+    assert trace(whole, policy=trusted).signer
+    assert trace(whole, policy=stranger).tier == "recorded"
+    assert not trace(whole, policy=stranger).signer
+
+
+def test_a_model_that_is_not_signed_is_not_broken(whole):
+    from reuselib.lineage.policy import Policy
+
+    found = trace(whole, policy=Policy(max_age_days=1))
+
+    assert found.tier == "recorded"
+    assert any("no signature" in line for line in found.unchecked)
+
+
 def test_paths_of_this_machine_do_not_appear(tmp_path):
     folder = child("m", [("base", base())]).write(tmp_path / "m")
 
