@@ -632,6 +632,20 @@ def test_ancestors_of_many_bytes_are_not_all_read(world):
     assert ("LIMIT", "lineage/ancestors") in world.found()
 
 
+def test_folders_in_place_of_files_are_no_traceback(world):
+    world.ancestor.unlink()
+    names = ("model.sig", "README.md", "x.safetensors", "model.safetensors.index.json")
+    for name in (*names, f"lineage/ancestors/{world.ancestor.name}", "lineage/metrics.json.d"):
+        world.path(name).unlink(missing_ok=True)
+        world.write(f"{name}/inside.pdf")
+    world.trusting()
+
+    found = world.found()
+
+    assert ("UNSIGNED_FILE", "model.sig/inside.pdf") in found
+    assert {code for code, _ in found} >= {"UNSIGNED_FILE", "UNREADABLE", "MISSING_PARENT"}
+
+
 def test_made_in_the_future_is_stale(world):
     def postdate(statement: dict[str, Any]) -> None:
         later = datetime.now(UTC) + timedelta(days=30)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reuselib.errors import IntegrityError
+from reuselib.errors import IntegrityError, SourceError
 from reuselib.lineage import canonical
 from reuselib.lineage.descriptors import Parent
 from reuselib.lineage.manifest import Manifest, read_payload
@@ -43,7 +43,7 @@ def history(folder: Path) -> dict[str, bytes]:
 
 def read_ancestors(folder: Path) -> dict[str, bytes]:
     """The manifests in a model folder's `lineage/ancestors`, by the digest that their file names claim."""
-    files = sorted((folder / ANCESTORS).glob("*.json"))
+    files = sorted(path for path in (folder / ANCESTORS).glob("*.json") if path.is_file())
     if len(files) > MAX_NODES:
         raise IntegrityError(
             "LIMIT", f"{len(files)} ancestors, at most {MAX_NODES}", path=ANCESTORS
@@ -51,8 +51,11 @@ def read_ancestors(folder: Path) -> dict[str, bytes]:
     ancestors: dict[str, bytes] = {}
     left = MAX_BYTES
     for path in files:
-        with path.open("rb") as file:
-            ancestors[path.stem] = file.read(min(left, canonical.MAX_BYTES) + 1)
+        try:
+            with path.open("rb") as file:
+                ancestors[path.stem] = file.read(min(left, canonical.MAX_BYTES) + 1)
+        except OSError as error:
+            raise SourceError(f"cannot read {path}: {error.strerror}") from error
         left -= len(ancestors[path.stem])
         if left < 0:
             raise IntegrityError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reuselib.errors import IntegrityError
+from reuselib.errors import IntegrityError, SourceError
 from reuselib.lineage import canonical
 
 if TYPE_CHECKING:
@@ -23,8 +23,12 @@ def check_indexes(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
             file does not hold, `BAD_JSON` if it is no index.
     """
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
-        with path.open("rb") as file:
-            index = canonical.loads(file.read(canonical.MAX_BYTES + 1), path=path.name)
+        try:
+            with path.open("rb") as file:
+                data = file.read(canonical.MAX_BYTES + 1)
+        except OSError as error:
+            raise SourceError(f"cannot read {path}: {error.strerror}") from error
+        index = canonical.loads(data, path=path.name)
         places = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(places, dict) or not all(
             isinstance(file, str) for file in places.values()

@@ -7,7 +7,7 @@ what was not checked, because a reader takes silence for a yes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from reuselib.lineage.rows import parse_rows
 from reuselib.lineage.sniff import unsafe_format
 from reuselib.lineage.tiers import Tier
 from reuselib.lineage.trail import TRAIL, parse_trails
+from reuselib.lineage.vouching import vouch
 
 T = TypeVar("T")
 
@@ -92,7 +93,7 @@ class _Verification:
     def _warn_of_links(self, names: Iterable[str]) -> None:
         """A file with a second name may be changed where nobody looks; package managers make such files, too."""
         for name in names:
-            if (self.folder / name).stat().st_nlink > 1:
+            if self._attempt(partial(_num_links, self.folder / name)) not in (None, 1):
                 what = f"{name} has another name somewhere (a hard link), through which it may be changed"
                 self.warnings.append(Problem("UNSAFE_PATH", what, name))
 
@@ -226,40 +227,17 @@ class _Verification:
             return {}
         return {**known, **dict(zip(others, digests, strict=True))}
 
-    def _check_signature(self, names: Iterable[str], files: Mapping[str, str]) -> None:
-        """Of a signature only that of somebody whom the verifier trusts says anything."""
-        policy = self.policy
-        present = SIGNATURE in names
-        if policy is None or not (policy.trusted_keys or policy.trusted_roots):
-            why = "no policy names a key to trust" if present else "there is no signature"
-            self.unchecked.append(f"who made it: {'it is signed, but ' if present else ''}{why}")
-            return
-        if not present and "signed" not in policy.require:
-            self.unchecked.append("who made it: there is no signature, and none is demanded")
-            return
-        if not files:
-            self.unchecked.append("the signature: the files cannot be read safely")
-            return
-        from reuselib.signing.check import check_signature
-
-        try:
-            found = check_signature(self.folder, policy, files)
-        except IntegrityError as error:
-            # A signature that nobody demanded may well be by somebody else.
-            if error.code == "UNTRUSTED_SIGNER" and "signed" not in policy.require:
-                self.warnings.append(Problem.of(error))
-            else:
-                self._note(error)
-            self.unchecked.append("who made it: no signature holds that the policy trusts")
-            return
+    def _check_signature(self, names: Collection[str], files: Mapping[str, str]) -> None:
+        found = vouch(self.folder, self.policy, names, files)
+        self.warnings.extend(Problem.of(error) for error in found.warnings)
+        self.unchecked.extend(found.unchecked)
         # What the record says already is not said twice.
         named = {(each.code, each.path) for each in (*self.problems, *self.warnings)}
         for error in found.problems:
             if (error.code, error.path) not in named:
                 self._refuse_unrecorded(error)
-        self.unchecked.extend(f"{name}: the signer left it out" for name in found.ignored)
         # Somebody vouches for what was signed, and for no more than that.
-        if not self.problems:
+        if found.signer and not self.problems:
             self.signer = found.signer
             self.checked.append(f"signature: {found.num_files} files, signed by {found.signer}")
 
@@ -282,13 +260,14 @@ class _Verification:
             self._note(error)
 
     def _read(self, name: str) -> bytes:
-        path = self.folder / name
-        if path.stat().st_size > _MAX_SIDECAR:
-            raise IntegrityError("LIMIT", f"{name} is larger than {_MAX_SIDECAR} bytes", path=name)
         try:
-            return path.read_bytes()
+            with (self.folder / name).open("rb") as file:
+                data = file.read(_MAX_SIDECAR + 1)
         except OSError as error:
-            raise SourceError(f"cannot read {path}: {error.strerror}") from error
+            raise SourceError(f"cannot read {self.folder / name}: {error.strerror}") from error
+        if len(data) > _MAX_SIDECAR:
+            raise IntegrityError("LIMIT", f"{name} is larger than {_MAX_SIDECAR} bytes", path=name)
+        return data
 
     def _attempt(self, step: Callable[[], T]) -> T | None:
         """The result of a step, or None if it cannot be done; why is noted."""
@@ -314,10 +293,13 @@ class _Verification:
         inventory: Inventory | None = None,
         files: Mapping[str, str] | None = None,
     ) -> Report:
+        # What stopped the verification came before anybody looked.
+        looked = files is not None
+        unsaid = () if looked else ("who made it: no signature was looked at",)
         return Report(
             problems=tuple(self.problems),
             checked=tuple(self.checked),
-            unchecked=(*self.unchecked, *_NEVER_CHECKED),
+            unchecked=(*self.unchecked, *unsaid, *_NEVER_CHECKED),
             warnings=tuple(self.warnings),
             signer=self.signer,
             tier=self._tier(),
@@ -327,3 +309,10 @@ class _Verification:
             num_tensors=len(inventory.rows) if inventory else 0,
             num_bytes=inventory.num_bytes if inventory else 0,
         )
+
+
+def _num_links(path: Path) -> int:
+    try:
+        return path.stat().st_nlink
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from error

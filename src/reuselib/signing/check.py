@@ -64,7 +64,10 @@ def check_signature(folder: Path, policy: Policy, files: Mapping[str, str]) -> C
         find = _certified if bundle.certificates else _keyed
         signer = find(bundle, copy, policy)
     found = files if _is_plain(bundle.statement) else None
-    problems = tuple(_differences(folder, bundle.statement, files, found))
+    try:
+        problems = tuple(_differences(folder, bundle.statement, files, found))
+    except OSError as error:
+        raise SourceError(f"cannot read {error.filename}: {error.strerror}") from error
     ignored = sorted(name for name in files if bundle.statement.ignores(name))
     return Checked(signer, len(bundle.statement.files), problems, tuple(ignored))
 
@@ -73,7 +76,7 @@ def _read(folder: Path) -> bytes:
     try:
         with (folder / SIGNATURE).open("rb") as file:
             return file.read(MAX_BYTES + 1)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise IntegrityError(
             "UNSIGNED",
             f"there is no {SIGNATURE}",
