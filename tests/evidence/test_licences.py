@@ -87,7 +87,7 @@ def test_weights_whose_terms_cannot_go_together_are_a_conflict(tmp_path):
 
     conflicts = read(child.folder).conflicts
 
-    assert [each.parent for each in conflicts] == ["base and merge-source-1"]
+    assert [each.parent for each in conflicts] == ["base (base) and friend (merge-source)"]
 
 
 def test_nothing_stated_is_a_doubt(chain):

@@ -40,6 +40,11 @@ class Difference:
     recorded: Json
     """None if the record says nothing about it."""
 
+    @property
+    def is_figure(self) -> bool:
+        """Whether it is about how good the model is."""
+        return self.key.startswith(("model-index: ", "table: "))
+
     def to_json(self) -> dict[str, Json]:
         """As plain JSON."""
         return dict(vars(self))

@@ -133,9 +133,13 @@ class _History:
                 ]
         return " AND ".join(sorted(found))
 
+    def _name(self, parent: Parent) -> str:
+        known = self.chain.manifests.get(parent.manifest_sha256)
+        return f"{known.name} ({parent.role})" if known else parent.name
+
     def _edges_of(self, child: Manifest, licence: str) -> Iterator[LicenceEdge]:
         known: list[tuple[str, Relation, str]] = [
-            (parent.name, _relation(child, parent), self.effective(parent))
+            (self._name(parent), _relation(child, parent), self.effective(parent))
             for parent in child.parents
         ]
         trained: Relation = "trained on"

@@ -1,0 +1,278 @@
+"""Everything that can be found out about a model folder at once, held against what a verifier demands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.errors import IntegrityError, ReuseError
+from reuselib.evidence.audited import Audit, Edge, Objection
+from reuselib.evidence.card_check import CardCheck, check_card
+from reuselib.evidence.claims import CheckedClaim, Measurement, check_claims
+from reuselib.evidence.completeness import Completeness, complete
+from reuselib.evidence.licences import Licences, read_licences, unstated_rows
+from reuselib.evidence.prove import prove
+from reuselib.evidence.rows import Given
+from reuselib.evidence.whereabouts import Whereabouts
+from reuselib.lineage.chain import Chain, read_ancestors, walk
+from reuselib.lineage.policy import Demand, Policy
+from reuselib.lineage.verify import verify
+from reuselib.model.opening import read_manifest
+from reuselib.progress import Progress
+from reuselib.scanning.scan import Scan, scan
+
+if TYPE_CHECKING:
+    from reuselib.evidence.proof import Proof, ProvenStep
+    from reuselib.lineage.manifest import Manifest
+    from reuselib.lineage.report import Report
+    from reuselib.lineage.store import Store
+    from reuselib.progress import Report as Tell
+
+_DONE_HERE = (
+    "whether the parents' weights lead to these",
+    "whether the recorded metrics can be measured again",
+    "README.md: the model card",
+    "who made it: `verify` looks at signatures",
+)
+"""How lines begin in which `verify` and `prove` leave to others what an audit does."""
+_PHASES = 5
+
+
+def audit(
+    folder: Path,
+    *,
+    policy: Policy | Path | None = None,
+    data: Given = None,
+    parents: Sequence[Path] = (),
+    store: Path | Store | None = None,
+    report: Tell | None = None,
+) -> Audit:
+    """Verify, prove, scan, measure claims again, and look at licences, card and gaps.
+
+    Without a policy a model is accepted if nothing about it is broken, no number that is stated of it is off, and
+    nothing in it may run code. Licences are advice, and refuse a model only if a policy names those that it allows.
+    Nothing of the folder is run; it is opened to be measured only if record and scan are clean.
+
+    Args:
+        folder: the model.
+        policy: what is demanded besides, or the file that says so.
+        data: the rows that claims are about, or where they are, if not where the manifest says.
+        parents: folders of parents or of any ancestors, in any order; they are recognised by their bytes.
+        store: where to look for the others; default: the user's store.
+        report: called with the progress.
+
+    Raises:
+        SourceError: there is no such folder, or one that is named is not there.
+        RecipeError: the policy is malformed.
+        MissingExtra: a signature is to be checked and `reuselib[sign]` is not installed.
+    """
+    demanded = Policy.read(policy) if isinstance(policy, Path) else policy
+    work = _Work(Path(folder), demanded, report)
+    work.tell(0, "verifying")
+    found = verify(work.folder, policy=demanded)
+    work.tell(1, "scanning")
+    seen = scan(work.folder)
+    manifest = found.manifest
+    chain, whereabouts = work.history(manifest, parents, store)
+    work.tell(2, "proving")
+    proof, broken = work.proof(manifest, parents, store)
+    edges = work.edges(found, proof, whereabouts, data)
+    work.tell(3, "measuring claims")
+    claims = work.claims(manifest, whereabouts, data, _refusal(found, seen))
+    work.tell(4, "reading licences and card")
+    licences = read_licences(work.folder, manifest, chain, demanded) if manifest else None
+    card = check_card(work.folder)
+    completeness = complete(work.folder, manifest, chain)
+    work.tell(_PHASES, "")
+    return Audit(
+        name=manifest.name if manifest else work.folder.resolve().name,
+        objections=(
+            *(Objection("record", str(each)) for each in found.problems),
+            *broken,
+            *_against_history(proof, edges),
+            *_against_scan(seen, demanded),
+            *_against_claims(claims, card, demanded),
+            *_against_policy(licences, completeness, demanded),
+        ),
+        report=found,
+        proof=proof,
+        edges=edges,
+        scan=seen,
+        claims=claims,
+        licences=licences,
+        card=card,
+        completeness=completeness,
+        unchecked=tuple(_unchecked(found, proof, seen, card, claims, manifest, chain, demanded)),
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One audit under way."""
+
+    folder: Path
+    policy: Policy | None
+    report: Tell | None
+
+    def tell(self, done: int, what: str) -> None:
+        if self.report is not None:
+            self.report(Progress("audit", done, _PHASES, what))
+
+    def history(
+        self, manifest: Manifest | None, parents: Sequence[Path], store: Path | Store | None
+    ) -> tuple[Chain, Whereabouts]:
+        """The ancestors, as far as they can be read, and where their weights are."""
+        chain = Chain({})
+        if manifest is not None:
+            try:
+                chain = walk(manifest, read_ancestors(self.folder))
+            except ReuseError:
+                chain = Chain({}, manifest.parents)  # `verify` and `prove` say why
+        return chain, Whereabouts.of(parents, store, chain.manifests)
+
+    def proof(
+        self, manifest: Manifest | None, parents: Sequence[Path], store: Path | Store | None
+    ) -> tuple[Proof | None, tuple[Objection, ...]]:
+        if manifest is None:
+            return None, ()
+        try:
+            return prove(self.folder, parents=parents, store=store), ()
+        except IntegrityError as error:
+            return None, (Objection("history", error.what),)
+
+    def edges(
+        self, found: Report, proof: Proof | None, places: Whereabouts, data: Given
+    ) -> tuple[Edge, ...]:
+        """What each step of the history reaches, and lacks."""
+        wanted = self.policy.require if self.policy else ()
+        edges: list[Edge] = []
+        for step in proof.steps if proof else ():
+            tiers = _tiers(found, step)
+            if tiers and "replayed" in wanted and self._is_replayed(step, places, data):
+                tiers = (*tiers, "replayed")
+            lacking: list[Demand] = [each for each in wanted if each not in tiers]
+            edges.append(Edge(step.name, step.dir_hash, step.relation, tiers, tuple(lacking)))
+        return tuple(edges)
+
+    def _is_replayed(self, step: ProvenStep, places: Whereabouts, data: Given) -> bool:
+        """Whether doing a step again gives the same weights; takes as long as the step did."""
+        from reuselib.evidence.reproduce import reproduce
+
+        known = {digests.dir_hash: folder for folder, digests in places.named.items()}
+        own = read_manifest(self.folder)
+        if own is not None:
+            known[own.digests.dir_hash] = self.folder
+        folder = known.get(step.dir_hash) or places.store.locate(step.dir_hash)
+        if folder is None:
+            return False
+        rows = str(data) if isinstance(data, Path) else data
+        try:
+            again = reproduce(
+                folder, data=rows, parents=places.folders, store=places.store, report=self.report
+            )
+        except ReuseError:
+            return False
+        return again.tier == "replayed"
+
+    def claims(
+        self, manifest: Manifest | None, places: Whereabouts, data: Given, refusal: str
+    ) -> tuple[CheckedClaim, ...]:
+        if manifest is None:
+            return ()
+        return check_claims(Measurement(self.folder, manifest, places, data, refusal))
+
+
+def _tiers(found: Report, step: ProvenStep) -> tuple[Demand, ...]:
+    """What an edge reaches; the signature is over the folder, and so over its whole history."""
+    if step.tier in ("broken", "missing") or not found.ok:
+        return ()
+    reached: list[Demand] = ["proven"] if step.tier == "proven" else []
+    if found.signer:
+        reached.append("signed")
+    return (*reached, "recorded")
+
+
+def _refusal(found: Report, seen: Scan) -> str:
+    """Why the model must not be opened."""
+    if not found.ok:
+        return "the folder is not what its record says, and is not opened"
+    if dangers := seen.of("danger"):
+        return f"opening it may run code ({dangers[0].path}: {dangers[0].code})"
+    return ""
+
+
+def _against_history(proof: Proof | None, edges: Sequence[Edge]) -> Iterator[Objection]:
+    for step in proof.steps if proof else ():
+        for finding in step.findings:
+            if finding.holds is False:
+                told = ", ".join(each for each in (finding.detail, finding.tensor) if each)
+                yield Objection("history", f"{step.name}: {finding.claim}: does not hold ({told})")
+    for edge in edges:
+        if edge.lacking:
+            has = ", ".join(edge.tiers) or "nothing"
+            yield Objection(
+                "policy", f"the step to {edge.name} is not {', '.join(edge.lacking)} (it is {has})"
+            )
+
+
+def _against_scan(seen: Scan, policy: Policy | None) -> Iterator[Objection]:
+    allowed = policy.allow if policy else ()
+    for hazard in seen.of("danger"):
+        if hazard.code not in allowed:
+            yield Objection("scan", str(hazard))
+
+
+def _against_claims(
+    claims: Sequence[CheckedClaim], card: CardCheck, policy: Policy | None
+) -> Iterator[Objection]:
+    must_hold = policy is not None and policy.claims == "hold"
+    for claim in claims:
+        if claim.holds is False or (must_hold and claim.holds is None):
+            stated = "?" if claim.value is None else f"{claim.value:.6g}"
+            yield Objection("claims", f"{claim.metric} {stated} ({claim.source}): {claim.verdict}")
+    for difference in card.differences:
+        if difference.is_figure:
+            yield Objection("card", str(difference))
+
+
+def _against_policy(
+    licences: Licences | None, completeness: Completeness, policy: Policy | None
+) -> Iterator[Objection]:
+    if policy is None:
+        return
+    if policy.licences and licences is None:
+        yield Objection("licences", "without a record nothing is known of its licences")
+    yield from (Objection("licences", each) for each in (licences.refused if licences else ()))
+    if policy.min_completeness is not None and completeness.score < policy.min_completeness:
+        what = f"{completeness.score:.0%} of what is worth knowing is there, {policy.min_completeness:.0%} is demanded"
+        yield Objection("completeness", what)
+
+
+def _unchecked(  # noqa: PLR0913 - one for each part
+    found: Report,
+    proof: Proof | None,
+    seen: Scan,
+    card: CardCheck,
+    claims: Sequence[CheckedClaim],
+    manifest: Manifest | None,
+    chain: Chain,
+    policy: Policy | None,
+) -> Iterator[str]:
+    told = [*found.unchecked, *(proof.unchecked if proof else ())]
+    told = [
+        line for line in told if not line.startswith(_DONE_HERE) and "`reuselib audit`" not in line
+    ]
+    told += seen.unchecked
+    told += card.unchecked
+    if reasons := dict.fromkeys(each.reason for each in claims if each.holds is None):
+        told += [f"a claim: {reason}" for reason in reasons]
+    if manifest is not None and not claims:
+        told.append("how good it is: nothing is stated of it")
+    if manifest is not None and (rows := unstated_rows(manifest, chain)):
+        names = ", ".join(sorted({each.uri or each.name for each in rows}))
+        told.append(f"licences of rows: none is recorded of {names}")
+    if policy is None or "replayed" not in policy.require:
+        told.append("whether doing the steps again gives the same weights: `reuselib reproduce`")
+    yield from dict.fromkeys(told)
