@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights, as_json
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep
+from reuselib.lineage.structure import Structure, malformed
 from reuselib.quantization.schemes import HALF, INTEGER, Activations, Scheme, scheme
 from reuselib.training.plan import FitPlan
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from reuselib.quantization.factors import Factored
 
 KEPT = "none"
 """In `schemes`: leave the layers as they are, see `quantization.choosing`."""
@@ -189,9 +192,12 @@ class Quantize(Adapter):
         """Put empty quantized layers where they were."""
         from reuselib.quantization.replacing import replace_linear, replace_table
 
-        for name, kind in structure["layers"].items():
+        record = _read(structure)
+        for name, kind in record.texts("layers").items():
+            if kind not in INTEGER:
+                raise malformed(f"{name} is quantized as '{kind}', which is no scheme", name)
             replace_linear(module, name, self._scheme(kind))
-        for places in structure["tables"]:
+        for places in record.groups("tables"):
             replace_table(module, places)
         return module
 
@@ -200,29 +206,52 @@ class Quantize(Adapter):
     ) -> Iterable[Finding]:
         """Rounding replayed bit for bit from the parent's weights; everything else bit-equal to the parent's."""
         from reuselib.measure.claims import truly_new
-        from reuselib.quantization.factors import Factored, Prepared
-        from reuselib.quantization.proof import Case, prove_half
-
-        yield truly_new(structure["new"], parents[0])
+        from reuselib.quantization.factors import Factored
+        from reuselib.quantization.proof import prove_half
 
         if self.scheme in HALF:
-            yield from prove_half(parents[0], child, HALF[self.scheme], structure["new"])
+            new = Structure.read(structure, ("new",)).names("new")
+            yield truly_new(new, parents[0])
+            yield from prove_half(parents[0], child, HALF[self.scheme], new)
             return
-        recorded = self._as_asked(structure)
+        record = _read(structure)
+        factored = [Factored.of(each) for each in record.items("factored")]
+        yield truly_new(record.names("new"), parents[0])
+        recorded = self._as_asked(record, factored)
         yield recorded
         if not recorded.holds:
             return
-        factored = [Factored.of(each) for each in structure.get("factored", ())]
+        yield from self._prove_rounding(parents[0], child, record, factored)
+
+    def _prove_rounding(
+        self, parent: Weights, child: Weights, record: Structure, factored: Sequence[Factored]
+    ) -> Iterator[Finding]:
+        from reuselib.quantization.factors import Prepared
+        from reuselib.quantization.proof import Case
+
+        misfit = next(((f.source, why) for f in factored if (why := f.misfit(parent))), ("", ""))
+        if factored:
+            claim = (
+                "what is rescaled and what makes up for it are in one block, with as many channels"
+            )
+            yield Finding(claim, not misfit[0], misfit[1], misfit[0])
+            yield Finding(
+                "nothing else reads what a rescaled layer gives out",
+                None,
+                "shows when the network runs; it was tried before it was recorded",
+            )
+        if misfit[0]:
+            return
         case = Case(
-            parent=parents[0],
+            parent=parent,
             child=child,
-            layers={name: self._scheme(kind) for name, kind in structure["layers"].items()},
-            tables=structure["tables"],
-            transposed=frozenset(structure["transposed"]),
-            new=frozenset(structure["new"]),
-            prepared=Prepared(parents[0], factored),
+            layers={name: self._scheme(kind) for name, kind in record.texts("layers").items()},
+            tables=record.groups("tables"),
+            transposed=frozenset(record.names("transposed")),
+            new=frozenset(record.names("new")),
+            prepared=Prepared(parent, factored),
         )
-        for first in (case.complete, case.shaped, case.on_grid):
+        for first in (case.known, case.complete, case.shaped, case.on_grid):
             finding = first()
             yield finding
             if not finding.holds:
@@ -233,30 +262,44 @@ class Quantize(Adapter):
         if self.method == "rtn":
             yield case.replayed()
         else:
-            yield case.within(structure["changes"])
+            yield case.within(record.numbers("changes"))
+            if self.method == "awq":
+                yield case.clipped()
+            else:
+                yield from case.compensated()
             yield case.replayed(layers=False)
         yield case.others_equal()
 
-    def _as_asked(self, structure: Json) -> Finding:
+    def _as_asked(self, record: Structure, factored: Sequence[Factored]) -> Finding:
         """What is recorded is what the configuration asks for; which layers a selector means, weights do not say."""
-        layers = structure["layers"]
+        layers, tables = record.texts("layers"), record.groups("tables")
         odd = {
             name: f"as {kind}, which the configuration does not name"
             for name, kind in layers.items()
             if kind not in INTEGER or kind not in {self.scheme, *self.schemes.values()}
         }
-        for fold in structure.get("factored", ()):
+        scaled: set[str] = set()
+        for fold in factored:
             if self.smooth is None and self.method != "awq":
-                odd[fold["source"]] = "rescaled, which the method does not do"
-            elif not layers.keys() & set(fold["targets"]):
-                odd[fold["source"]] = "rescaled for no quantized layer"
+                odd[fold.source] = "rescaled, which the method does not do"
+            elif not layers.keys() & set(fold.targets):
+                odd[fold.source] = "rescaled for no quantized layer"
+            elif scaled & set(fold.targets):
+                odd[fold.source] = "rescaled for a layer that another one is rescaled for"
+            scaled |= set(fold.targets)
         if not layers:
             odd[""] = "no layer is quantized"
-        if bool(structure["tables"]) != (self.embeddings is not None):
-            odd[""] = f"embeddings: {structure['tables'] or 'none'}"
+        if bool(tables) != (self.embeddings is not None):
+            odd[""] = f"embeddings: {len(tables)} tables"
         claim = "what is recorded as quantized is what the configuration asks for"
         name, detail = next(iter(odd.items()), ("", f"{len(layers)} layers"))
         return Finding(claim, not odd, detail, name)
+
+
+def _read(structure: Json) -> Structure:
+    """What a child with integer weights records."""
+    needed = ("new", "layers", "tables", "transposed")
+    return Structure.read(structure, needed, optional=("factored", "changes"))
 
 
 def _refuse_new(named: Iterable[str], fresh: frozenset[str]) -> None:

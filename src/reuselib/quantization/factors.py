@@ -7,11 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reuselib.lineage.structure import Structure, malformed
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from reuselib.adapter import Json, Weights
 
+LARGEST = 512
+"""Exponents beyond it, factors of 2**64, are no record of ours."""
 FINENESS = 8
 """Factors are whole powers of two to the eighth, so that a record of small integers says them exactly."""
 
@@ -37,12 +41,50 @@ class Factored:
         return factor(self.exponents)
 
     @classmethod
-    def of(cls, record: Mapping[str, Json]) -> Factored:
-        """From what `reuselib.adapter.as_json` made of one."""
-        values = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
-        }
-        return cls(**values)  # type: ignore[arg-type]
+    def of(cls, record: Json) -> Factored:
+        """From what `reuselib.adapter.as_json` made of one.
+
+        Raises:
+            IntegrityError: `BAD_STRUCTURE`, it is no such record.
+        """
+        keys = ("source", "targets", "offset", "matrices", "transposed", "exponents")
+        fields = Structure.read(record, keys, where="factored")
+        found = cls(
+            source=fields.text("source"),
+            targets=fields.names("targets"),
+            offset=fields.flag("offset"),
+            matrices=fields.names("matrices"),
+            transposed=fields.names("transposed"),
+            exponents=tuple(_exponent(each) for each in fields.items("exponents")),
+        )
+        names = {found.source, *found.targets}
+        if not {*found.transposed} <= {*found.matrices} <= names:
+            raise malformed(f"factored: {found.source} is scaled for layers that are not named")
+        if found.source in found.targets or not {*found.targets} <= {*found.matrices}:
+            raise malformed(
+                f"factored: {found.source} is scaled for what is no linear layer after it"
+            )
+        return found
+
+    def misfit(self, weights: Weights) -> str:
+        """Why these factors cannot be for these weights; nothing if they can."""
+        if not _one_block(self.source, *self.targets):
+            return "is rescaled for a layer of another block"
+        for name in (self.source, *self.targets):
+            full = f"{name}.weight"
+            if full not in weights:
+                return f"the parent has no {full}"
+            shape = weights[full].shape
+            inner = (name == self.source) == (name in self.transposed)
+            if len(shape) != (2 if name in self.matrices else 1):
+                return f"{full} has shape {tuple(shape)}"
+            channels = shape[1] if len(shape) == 2 and inner else shape[0]
+            if channels != len(self.exponents):
+                return f"{len(self.exponents)} factors for {channels} channels of {full}"
+        bias = f"{self.source}.bias"
+        if bias in weights and tuple(weights[bias].shape) != (len(self.exponents),):
+            return f"{bias} has another size"
+        return ""
 
     def changes(self) -> Iterator[str]:
         """Names of the tensors that may have changed."""
@@ -90,6 +132,27 @@ class Prepared(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _exponent(value: Json) -> int:
+    if type(value) is not int or abs(value) > LARGEST:
+        raise malformed(
+            f"factored.exponents must be whole numbers up to {LARGEST}, got {value!r:.40}"
+        )
+    return value
+
+
+def _one_block(*names: str) -> bool:
+    """Whether names lie in one block: that is where folds are looked for. Names without numbers do not say."""
+    blocks = {block for name in names if (block := _block(name))}
+    return len(blocks) < 2
+
+
+def _block(name: str) -> str:
+    """`layers.3` of `layers.3.mlp.up`; nothing if no part of the name is a number."""
+    parts = name.split(".")
+    at = next((index for index, part in enumerate(parts) if part.isdecimal()), None)
+    return "" if at is None else ".".join(parts[: at + 1])
 
 
 def exponents(wanted: Tensor) -> tuple[int, ...]:
