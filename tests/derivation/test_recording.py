@@ -17,6 +17,8 @@ from chains import LORA, SHORT, TUNE, run
 from reuselib.adapter import ModelRef
 from reuselib.adapters.merge import Merge
 from reuselib.data import Data
+from reuselib.exchange.card import card
+from reuselib.exchange.dossier import Dossier
 from reuselib.lineage.chain import read_ancestors, walk
 from reuselib.lineage.inventory import take_inventory
 from reuselib.lineage.verify import verify
@@ -32,6 +34,13 @@ def test_the_record_verifies(chain, step):
     report = verify(getattr(chain, step).folder)
 
     assert report.ok, report.problems
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_card_is_the_one_that_the_record_gives(chain, step):
+    folder = getattr(chain, step).folder
+
+    assert (folder / "README.md").read_text(encoding="utf-8") == card(Dossier.read(folder))
 
 
 class TestDefinition:
@@ -348,8 +357,8 @@ class TestOtherModels:
             assert torch.allclose(value, wanted, atol=1e-6), name
 
 
-def test_the_root_is_the_end_of_the_chain_of_bases(chain, tmp_path):
-    """Not another parent, and not the step before."""
+def test_the_roots_are_the_ends_of_the_lines_of_bases(chain, tmp_path):
+    """Of every model that was merged, and never the step before."""
     other = ModelRef(f"store:{chain.merged.folder.name}")
     base = tiny_bert(tmp_path / "own-root", head=True)
 
@@ -357,8 +366,8 @@ def test_the_root_is_the_end_of_the_chain_of_bases(chain, tmp_path):
         (replace(TUNE, train=("head",)), Merge(models=(other,))), base, chain.store, data=chain.rows
     )
 
-    card = (made.children[-1].folder / "README.md").read_text()
-    assert 'base_model: "file:own-root"' in card
+    page = (made.children[-1].folder / "README.md").read_text()
+    assert 'base_model: ["file:own-root", "file:base"]' in page
 
 
 class TestLicences:

@@ -7,26 +7,22 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from chains import run
-from reuselib.adapter import ModelRef
-from reuselib.adapters.merge import Merge
+from golden import CHILDREN, golden
 from reuselib.exchange.card import RELATIONS, card, front
 from reuselib.exchange.dossier import Dossier
 from reuselib.lineage.definition import RELATIONS as OURS
 from reuselib.lineage.descriptors import Parent
 from reuselib.model.figures import Figures
-from reuselib.tasks.text_classification import TextClassification
-from reuselib.testing.tiny import tiny_bert
 
 
 @pytest.fixture(scope="module")
-def lora(chain):
-    return Dossier.read(chain.lora.folder)
+def lora():
+    return Dossier.read(golden("lora"))
 
 
 @pytest.fixture(scope="module")
-def tuned(chain):
-    return Dossier.read(chain.tuned.folder)
+def tuned():
+    return Dossier.read(golden("finetune"))
 
 
 def parts(text: str) -> tuple[dict, str]:
@@ -54,10 +50,10 @@ def measured_on(dossier: Dossier, uri: str) -> Dossier:
 
 
 class TestFrontMatter:
-    def test_it_says_what_hubs_ask(self, lora, chain):
+    def test_it_says_what_hubs_ask(self, lora):
         figures = lora.figures
 
-        matter, _ = parts((chain.lora.folder / "README.md").read_text(encoding="utf-8"))
+        matter, _ = parts((golden("lora") / "README.md").read_text(encoding="utf-8"))
 
         assert matter == {
             "base_model": "file:base",
@@ -72,7 +68,7 @@ class TestFrontMatter:
                     "results": [
                         {
                             "task": {"type": "text-classification"},
-                            "dataset": {"name": "memory:", "type": "memory:", "split": "test"},
+                            "dataset": {"name": "file:rows", "type": "file:rows", "split": "test"},
                             "metrics": [
                                 {"type": name, "value": pytest.approx(figures.after[name])}
                                 for name in sorted(figures.after)
@@ -83,59 +79,58 @@ class TestFrontMatter:
             ],
             "lineage": {
                 "file": "lineage/manifest.json",
-                "statementSha256": chain.lora.manifest.sha256,
+                "statementSha256": lora.manifest.sha256,
             },
         }
 
-    @pytest.mark.parametrize("step", ["lora", "merged", "tuned"])
-    def test_the_library_of_the_hub_keeps_all_of_it(self, chain, step):
-        path = getattr(chain, step).folder / "README.md"
+    @pytest.mark.parametrize("name", CHILDREN)
+    def test_the_library_of_the_hub_keeps_all_of_it(self, name):
+        path = golden(name) / "README.md"
         before, _ = parts(path.read_text(encoding="utf-8"))
 
         kept = ModelCard.load(path)
         after, _ = parts(str(ModelCard(str(kept))))
 
         assert isinstance(kept.data, ModelCardData)
-        assert kept.data.base_model == "file:base"
-        results = kept.data.eval_results
+        assert kept.data.base_model == before["base_model"]
+        results = kept.data.eval_results or ()
         assert {each.metric_type: each.metric_value for each in results} == pytest.approx(
-            dict(Dossier.read(getattr(chain, step).folder).figures.after)
+            dict(Dossier.read(golden(name)).figures.after)
         )
         # of a result, the library spells the empty fields of its own differently
         assert {key: after[key] for key in before if key != "model-index"} == {
             key: before[key] for key in before if key != "model-index"
         }
-        assert after["model-index"][0]["name"] == before["model-index"][0]["name"]
+        assert after.get("model-index", [{}])[0].get("name") == (
+            before["model-index"][0]["name"] if results else None
+        )
 
-    @pytest.mark.parametrize("step", ["merged", "tuned"])
-    def test_a_whole_child_is_a_finetune_for_transformers_of_the_first_base(self, chain, step):
+    @pytest.mark.parametrize("name", ["fold", "finetune", "cut", "distill", "sparse"])
+    def test_a_whole_child_is_a_finetune_for_transformers_of_the_first_base(self, name):
         """A hub's `merge` is for several models; the base is the root, not the step before."""
-        child = getattr(chain, step)
-
-        matter, page = parts((child.folder / "README.md").read_text(encoding="utf-8"))
+        matter, page = parts((golden(name) / "README.md").read_text(encoding="utf-8"))
 
         assert (matter["base_model_relation"], matter["library_name"]) == (
             "finetune",
             "transformers",
         )
         assert matter["base_model"] == "file:base"
-        assert f"made from `urn:reuselib:model:{child.manifest.parents[0].uri[19:]}`" in page
+        assert f"made from `{Dossier.read(golden(name)).manifest.parents[0].uri}`" in page
 
-    def test_a_merge_of_several_models_names_all_of_them(self, tmp_path):
-        first, second = (
-            tiny_bert(tmp_path / name, head=True, num_layers=1, seed=seed)
-            for seed, name in enumerate(("first", "second"))
-        )
-        merge = Merge(models=(ModelRef(str(second)),), weights=(0.5, 0.5))
-        task = TextClassification(labels=("bad", "good"))
-        child = run(merge, first, tmp_path / "store", data=None, task=task).children[0]
+    def test_a_merge_of_several_models_names_all_of_them(self):
+        matter, page = parts((golden("average") / "README.md").read_text(encoding="utf-8"))
 
-        matter, page = parts((child.folder / "README.md").read_text(encoding="utf-8"))
-
-        assert matter["base_model"] == ["file:first", "file:second"]
+        assert matter["base_model"] == ["file:base", "file:twin"]
         assert matter["base_model_relation"] == "merge"
         assert "model-index" not in matter
-        assert "Begun with `file:first` and `file:second`" in page
+        assert "Begun with `file:base` and `file:twin`" in page
+
+    def test_a_quantized_child_is_one_and_what_was_cut_or_taught_has_a_tag(self):
+        matters = {name: front(Dossier.read(golden(name))) for name in ("int8", "cut", "distill")}
+
+        assert matters["int8"]["base_model_relation"] == "quantized"
+        assert matters["cut"]["tags"] == ["reuselib", "prune", "pruned"]
+        assert matters["distill"]["tags"] == ["reuselib", "distill", "distilled"]
 
     def test_a_teacher_is_no_base(self, lora):
         parent = lora.manifest.parents[0]
@@ -206,14 +201,14 @@ class TestFrontMatter:
 
 
 class TestPage:
-    def test_it_says_what_was_measured_and_what_identifies_the_model(self, chain, tuned):
+    def test_it_says_what_was_measured_and_what_identifies_the_model(self, tuned):
         manifest, figures = tuned.manifest, tuned.figures
 
         _, page = parts(card(tuned))
 
         assert f"| dirHash | `{manifest.digests.dir_hash}` |" in page
         assert f"| tensorHash1 | `{manifest.digests.tensor_hash}` |" in page
-        assert f"| parent's dirHash | `{chain.merged.manifest.digests.dir_hash}` |" in page
+        assert f"| parent's dirHash | `{manifest.parents[0].digests.dir_hash}` |" in page
         assert "| seed | 0 |" in page
         after, before = figures.after["accuracy"], figures.before["accuracy"]
         assert (
@@ -223,15 +218,14 @@ class TestPage:
         [configuration] = [line for line in page.splitlines() if line.startswith("| configuration")]
         assert json.loads(configuration.split("`")[1]) == manifest.definition.recipe
 
-    def test_every_ancestor_is_listed_the_nearest_first(self, chain, tuned):
-        _, page = parts(card(tuned))
+    def test_every_ancestor_is_listed_the_nearest_first(self):
+        _, page = parts((golden("distill") / "README.md").read_text(encoding="utf-8"))
 
         listed = [line for line in page.splitlines() if line.startswith("- ")]
-        expected = (chain.merged.manifest, chain.lora.manifest)
-        assert [line.rpartition("`")[0][-64:] for line in listed] == [
-            *(each.digests.dir_hash for each in expected),
-            chain.lora.manifest.parents[0].digests.dir_hash,
-        ]
+        line = [golden(name) for name in ("cut", "finetune")]
+        expected = [Dossier.read(folder).manifest.digests.dir_hash for folder in line]
+        expected.append(Dossier.read(line[-1]).manifest.parents[0].digests.dir_hash)
+        assert [each.rpartition("`")[0][-64:] for each in listed] == expected
 
     def test_the_figures_are_those_of_this_step_in_the_right_order(self, tuned):
         figures = replace(tuned.figures, before={"accuracy": 0.25}, after={"accuracy": 0.75})
@@ -275,7 +269,3 @@ class TestPage:
         assert [line for line in page.splitlines() if line.startswith("#")] == [
             r"# # x \| \<script\>\`\[a\](b)\`"
         ]
-
-
-def test_the_card_beside_the_record_is_what_the_record_gives(chain, tuned):
-    assert card(tuned) == (chain.tuned.folder / "README.md").read_text(encoding="utf-8")
