@@ -38,6 +38,13 @@ def test_the_command_line_writes_what_the_function_gives(form, tmp_path, capsysb
     assert output.read_bytes() == expected
 
 
+def test_a_file_that_cannot_be_written_is_explained(tmp_path, capsys):
+    output = tmp_path / "nowhere" / "out"
+
+    assert main(["export", str(golden("int8")), "--to", "bom", "--output", str(output)]) == 3
+    assert "cannot write" in capsys.readouterr().err
+
+
 def test_each_form_holds_the_manifest(tmp_path):
     exact = (golden("int8") / "lineage/manifest.json").read_bytes()
     make_keys(tmp_path / "own")

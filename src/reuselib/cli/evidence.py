@@ -265,9 +265,12 @@ def export(
 ) -> None:
     """Write what the record says in a form that other tools read."""
     from reuselib.exchange.export import export
+    from reuselib.lineage.disk import writing
 
     data = export(folder, to, key=key)
     if output is None:
-        sys.stdout.write(data.decode())
-    else:
+        # bytes, so that what is signed or hashed is the same whatever the terminal's encoding
+        sys.stdout.buffer.write(data)
+        return
+    with writing(output, otherwise="choose another file"):
         output.write_bytes(data)
