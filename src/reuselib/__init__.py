@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from reuselib.derivation.derive import Runtime as Runtime
     from reuselib.derivation.derive import derive as derive
     from reuselib.errors import ReuseError as ReuseError
+    from reuselib.evidence.audit import audit as audit
     from reuselib.evidence.loading import load as load
     from reuselib.evidence.prove import prove as prove
     from reuselib.evidence.reproduce import reproduce as reproduce
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from reuselib.measure.gates import Gate as Gate
     from reuselib.model import Model as Model
     from reuselib.recipe import Recipe as Recipe
+    from reuselib.scanning.scan import scan as scan
     from reuselib.signing.keys import make_keys as make_keys
     from reuselib.signing.sign import sign as sign
     from reuselib.task import Task as Task
@@ -94,6 +96,7 @@ _EXPORTS = {
     "Task": "task",
     "TextClassification": "tasks.text_classification",
     "Window": "evidence.windows",
+    "audit": "evidence.audit",
     "compare_models": "derivation.comparing",
     "derive": "derivation.derive",
     "diff": "forensics.diff",
@@ -103,6 +106,7 @@ _EXPORTS = {
     "make_keys": "signing.keys",
     "prove": "evidence.prove",
     "reproduce": "evidence.reproduce",
+    "scan": "scanning.scan",
     "sign": "signing.sign",
     "trace": "forensics.trace",
     "trace_store": "forensics.trace",

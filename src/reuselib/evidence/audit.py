@@ -11,8 +11,14 @@ from reuselib.errors import IntegrityError, ReuseError
 from reuselib.evidence.audited import Audit, Edge, Objection
 from reuselib.evidence.card_check import CardCheck, check_card
 from reuselib.evidence.claims import CheckedClaim, Measurement, check_claims
-from reuselib.evidence.completeness import Completeness, complete
-from reuselib.evidence.licences import Licences, read_licences, unstated_rows
+from reuselib.evidence.completeness import complete
+from reuselib.evidence.licences import read_licences, unstated_rows
+from reuselib.evidence.objections import (
+    against_claims,
+    against_history,
+    against_policy,
+    against_scan,
+)
 from reuselib.evidence.prove import prove
 from reuselib.evidence.rows import Given
 from reuselib.evidence.whereabouts import Whereabouts
@@ -91,10 +97,10 @@ def audit(
         objections=(
             *(Objection("record", str(each)) for each in found.problems),
             *broken,
-            *_against_history(proof, edges),
-            *_against_scan(seen, demanded),
-            *_against_claims(claims, card, demanded),
-            *_against_policy(licences, completeness, demanded),
+            *against_history(proof, edges),
+            *against_scan(seen, demanded),
+            *against_claims(claims, card, demanded),
+            *against_policy(licences, completeness, demanded),
         ),
         report=found,
         proof=proof,
@@ -201,53 +207,6 @@ def _refusal(found: Report, seen: Scan) -> str:
     if dangers := seen.of("danger"):
         return f"opening it may run code ({dangers[0].path}: {dangers[0].code})"
     return ""
-
-
-def _against_history(proof: Proof | None, edges: Sequence[Edge]) -> Iterator[Objection]:
-    for step in proof.steps if proof else ():
-        for finding in step.findings:
-            if finding.holds is False:
-                told = ", ".join(each for each in (finding.detail, finding.tensor) if each)
-                yield Objection("history", f"{step.name}: {finding.claim}: does not hold ({told})")
-    for edge in edges:
-        if edge.lacking:
-            has = ", ".join(edge.tiers) or "nothing"
-            yield Objection(
-                "policy", f"the step to {edge.name} is not {', '.join(edge.lacking)} (it is {has})"
-            )
-
-
-def _against_scan(seen: Scan, policy: Policy | None) -> Iterator[Objection]:
-    allowed = policy.allow if policy else ()
-    for hazard in seen.of("danger"):
-        if hazard.code not in allowed:
-            yield Objection("scan", str(hazard))
-
-
-def _against_claims(
-    claims: Sequence[CheckedClaim], card: CardCheck, policy: Policy | None
-) -> Iterator[Objection]:
-    must_hold = policy is not None and policy.claims == "hold"
-    for claim in claims:
-        if claim.holds is False or (must_hold and claim.holds is None):
-            stated = "?" if claim.value is None else f"{claim.value:.6g}"
-            yield Objection("claims", f"{claim.metric} {stated} ({claim.source}): {claim.verdict}")
-    for difference in card.differences:
-        if difference.is_figure:
-            yield Objection("card", str(difference))
-
-
-def _against_policy(
-    licences: Licences | None, completeness: Completeness, policy: Policy | None
-) -> Iterator[Objection]:
-    if policy is None:
-        return
-    if policy.licences and licences is None:
-        yield Objection("licences", "without a record nothing is known of its licences")
-    yield from (Objection("licences", each) for each in (licences.refused if licences else ()))
-    if policy.min_completeness is not None and completeness.score < policy.min_completeness:
-        what = f"{completeness.score:.0%} of what is worth knowing is there, {policy.min_completeness:.0%} is demanded"
-        yield Objection("completeness", what)
 
 
 def _unchecked(  # noqa: PLR0913 - one for each part
