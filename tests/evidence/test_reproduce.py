@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ from reuselib.lineage.tensors import Tensors
 from reuselib.lineage.trail import TRAIL, dump_trails, parse_trails
 from reuselib.tasks.text_classification import TextClassification
 from reuselib.testing.forging import part, restate, retouch
-from reuselib.testing.tiny import tiny_bert, tiny_rows
+from reuselib.testing.tiny import tiny_rows
 from reuselib.training.lessons import Losses
 from reuselib.training.plan import EarlyStopping, FitPlan
 
@@ -93,7 +93,14 @@ def test_an_honest_step_gives_the_same_bits(chain, step):
         (Quantize(fit=SHORT),),
         (FineTune(fit=replace(SHORT, epochs=3, early_stopping=EarlyStopping(patience=1))),),
     ],
-    ids=["prune and distill", "sparsify and train", "int8", "bf16", "with rounding", "early stopping"],
+    ids=[
+        "prune and distill",
+        "sparsify and train",
+        "int8",
+        "bf16",
+        "with rounding",
+        "early stopping",
+    ],
 )
 def test_every_kind_of_step_gives_the_same_bits(chain, tmp_path, steps):
     made = run(steps, chain.base, tmp_path / "store", data=chain.rows)
@@ -471,7 +478,8 @@ def test_a_training_on_other_rows_shows_in_the_first_window(chain, tmp_path, cha
 
     assert found.window is not None
     assert found.window.num_rows == 1400
-    assert found.window.num_seen == 32 * found.window.stop
+    assert found.window.stop == 20
+    assert found.window.num_seen == 640
     assert found.window.notices(7) > 0.98
     if num:
         assert found.verdict == "differs"
@@ -550,11 +558,11 @@ def test_each_window_begins_at_a_state_that_is_early_enough(kept, window, start,
 
 
 def test_the_random_window_is_decided_by_its_seed(kept):
-    starts = set()
-    for seed in range(8):
+    starts, windows = set(), {}
+    for seed in (0, 1, 1, 2, 3):
         found = window_of(kept, Window(2, "random", seed))
         assert found.verdict == "as recorded"
-        assert found.window == window_of(kept, Window(2, "random", seed)).window
+        assert windows.setdefault(seed, found.window) == found.window
         assert found.window is not None
         starts.add(found.window.start)
 
@@ -571,7 +579,7 @@ def test_without_states_only_the_first_window_can_be_checked(chain):
 
 
 def test_states_that_are_gone_are_said(kept, tmp_path):
-    settled, child = kept
+    settled, _ = kept
     store = Store(tmp_path / "other")
     base = settled.base
     store.remember_root(base.manifest.digests.dir_hash, base.folder)
@@ -605,12 +613,13 @@ def test_a_training_that_left_the_path_later_shows_in_the_last_window(kept, tmp_
         ),
     )
     (folder / TRAIL).write_bytes(dump_trails([forged]))
-    restate(folder, lambda s: part(s, "externalParameters")["recipe"]["fit"].update(early_stopping=None))
+    restate(folder)
     options = {"data": settled.splits, "store": settled.store}
 
     last = reproduce(folder, window=Window(3, "last"), **options)
 
     assert last.verdict == "differs"
+    assert last.first_step is None or last.first_step > 13
 
 
 def test_a_state_beside_the_path_is_found(kept, tmp_path):
@@ -624,9 +633,7 @@ def test_a_state_beside_the_path_is_found(kept, tmp_path):
     (folder / TRAIL).write_bytes(dump_trails([replace(trail, entries=forged)]))
     restate(folder)
 
-    found = reproduce(
-        folder, window=Window(3, "last"), data=settled.splits, store=settled.store
-    )
+    found = reproduce(folder, window=Window(3, "last"), data=settled.splits, store=settled.store)
 
     assert found.verdict == "differs"
     assert [problem.code for problem in found.problems] == ["BAD_STATE"]
@@ -643,7 +650,7 @@ def with_trail(copy: Path, **changes: Any) -> None:
     trail = parse_trails((copy / TRAIL).read_bytes())[0]
     entries = tuple(replace(each, **changes) for each in trail.entries)
     (copy / TRAIL).write_bytes(dump_trails([replace(trail, entries=entries)]))
-    restate(copy, lambda s: part(s, "externalParameters").update(adapter="finetune"))
+    restate(copy)
 
 
 @pytest.mark.parametrize(
@@ -695,7 +702,7 @@ def test_the_result_is_plain_json_and_can_be_shown(chain, window, capsys):
         assert "probability" in shown
 
 
-def test_exit_codes(chain, copy, tmp_path, monkeypatch, capsys):
+def test_exit_codes(chain, tmp_path, capsys):
     lines = "".join(json.dumps(row) + "\n" for row in tiny_rows(40))
     (tmp_path / "rows.jsonl").write_text(lines)
     store = tmp_path / "store"
@@ -705,18 +712,20 @@ def test_exit_codes(chain, copy, tmp_path, monkeypatch, capsys):
     rows = ["--data", str(tmp_path / "rows.jsonl")]
 
     assert main([*words, *rows]) == 0
+    capsys.readouterr()
     assert main([*words, *rows, "--steps", "1", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))["ok"] is True
+    assert json.loads(capsys.readouterr().out)["ok"] is True
     assert main(words) == 3
     (tmp_path / "rows.jsonl").write_text(lines.replace("good", "fine", 1))
     assert main([*words, *rows]) == 5
     assert main([*words, *rows, "--steps", "0"]) == 3
 
 
+@dataclass(frozen=True)
 class Torn(Adapter):
     """Trains in two parts, as a plug-in may."""
 
-    kind = "torn"
+    kind: ClassVar[str] = "torn"
 
     def adapt(self, module: Any, run: Any) -> Adapted:
         run.fit(module, SHORT)

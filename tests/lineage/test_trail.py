@@ -50,11 +50,12 @@ def code(data: bytes) -> str:
         trail(1, 2, every=2),
         trail(1, 10, 20, 23),
         trail(1, 6, 8, 10, every=2),
+        trail(1, 20, 50, 63, every=50),
         replace(
             trail(1, 10, 17, 20), entries=(entry(1), entry(10), entry(17, "a" * 64), entry(20))
         ),
     ],
-    ids=["one step", "two", "periodic", "chosen late", "kept"],
+    ids=["one step", "two", "periodic", "chosen late", "an early one", "kept"],
 )
 def test_what_is_written_is_read(one):
     assert parse_trails(dump_trails([one])) == (one,)
@@ -97,8 +98,9 @@ def test_a_trail_ends_in_the_weights_it_led_to():
         trail(1, 10, 13, 20),
         trail(1, 20, 10, 30),
         trail(1, 10, 10, 20),
+        trail(1, 50, 100, every=50),
     ],
-    ids=["no first", "no last", "one left out", "one too many", "order", "twice"],
+    ids=["no first", "no last", "one left out", "one too many", "order", "twice", "no early one"],
 )
 def test_a_trail_has_the_steps_it_should_have(one):
     assert code(dump_trails([one])) == "BAD_TRAIL"

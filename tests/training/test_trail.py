@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import time
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from torch import nn
 from toys import Points, Tokens, network, points, tagger, token_rows
 
 from reuselib.lineage.trail import Trail, dump_trails, parse_trails
-from reuselib.training import loop, trail
+from reuselib.training import loop
 from reuselib.training.batching import plan_batches
 from reuselib.training.loop import FitResult, Job, fit
 from reuselib.training.plan import EarlyStopping, FitPlan, ParameterGroup
@@ -151,20 +150,6 @@ def test_how_often_follows_from_what_it_costs():
     assert recorder._chosen() == 10
     recorder._times, recorder.num_steps = [9.0, 100.0], 30_000
     assert recorder._chosen() == 50  # rather than more entries than are read
-
-
-def test_cheap_digests_are_taken_after_every_step_and_dear_ones_seldom(monkeypatch):
-    real = trail.tensor_digests
-
-    def slow(tensors):
-        time.sleep(0.005)
-        return real(tensors)
-
-    many = found(trained(tagger(), FitPlan(epochs=10, batch_size=8)))
-    monkeypatch.setattr(trail, "tensor_digests", slow)
-    few = found(trained(tagger(), FitPlan(epochs=10, batch_size=8)))
-
-    assert few.every > many.every
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def reproduce(  # noqa: PLR0913 - one parameter for each option
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a model's last step again and compare: bit-equal, within tolerance, metric-equal, or different (exit code 5)."""
+    """Make a model's last step again: bit-equal, within tolerance, metric-equal, or different (exit code 5)."""
     from reuselib.cli.progress import shown
     from reuselib.cli.replay import show_reproduction
     from reuselib.errors import IntegrityError, ReuseError

@@ -56,7 +56,9 @@ def _lines(found: Reproduction) -> Iterator[str]:
         yield f"file {file} comes out differently"
     if found.first_step is not None:
         before = (
-            f"; step {found.last_equal_step} is the same" if found.last_equal_step is not None else ""
+            f"; step {found.last_equal_step} is the same"
+            if found.last_equal_step is not None
+            else ""
         )
         yield f"the first step with another state is {found.first_step}{before}"
     for name, (recorded, now) in (found.metrics or {}).items():
@@ -82,7 +84,7 @@ def _window(window: WindowCompared) -> Iterator[str]:
         f"{window.which}: {window.num_compared} digests compared"
     )
     yield (
-        f"{window.num_seen} of {window.num_rows} training rows were seen ({window.share_of_rows:.1%}): with one changed "
-        f"row at random it would notice with a probability of {window.notices(1):.1%}, with {few} (1 %) of "
-        f"{window.notices(few):.1%}"
+        f"{window.num_seen} of {window.num_rows} training rows were seen ({window.share_of_rows:.1%}): if one "
+        f"row at random was changed, that is noticed with a probability of {window.notices(1):.1%}, if {few} (1 %) were "
+        f"of {window.notices(few):.1%}"
     )

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 _CHUNK = 2**18  # Small enough to stay in the second-level cache between reading and hashing.
 
+_FEW = 2**20
+
 
 @dataclass(frozen=True)
 class Span:
@@ -69,6 +71,8 @@ def sha256_memory(pieces: Sequence[memoryview]) -> list[str]:
 def _on_all_cores(
     digest: Callable[[T], str], items: Sequence[T], sizes: Sequence[int]
 ) -> list[str]:
+    if sum(sizes) <= _FEW:
+        return [digest(item) for item in items]  # less work than starting threads
     # The largest first: otherwise one large piece, begun last, leaves the other cores idle.
     order = sorted(range(len(items)), key=lambda index: -sizes[index])
     pool = ThreadPoolExecutor(num_cores())

@@ -29,6 +29,8 @@ MAX_TRAILS = 64
 """Trainings of one step of a recipe."""
 WARM_UP = 5
 """Steps after which it is known how long one takes, and `every` is chosen. Of these, only the first has an entry."""
+EARLY = 20
+"""A step that always has an entry, however seldom the others: for a first window that is no longer than it must be."""
 _VERSION = 1
 _HEADER = {"trail", "hash", "every", "numSteps", "numRows", "tensors"}
 _HEX = re.compile("[0-9a-f]{64}")
@@ -65,7 +67,7 @@ class Trail:
     """One training, as it was noted down."""
 
     every: int
-    """Entries are at multiples of this, at the first step, at the last, and where a state was kept."""
+    """Entries are at multiples of this, at the first step, at step `EARLY`, at the last, and where a state was kept."""
     num_steps: int
     """Optimizer steps that were done."""
     num_rows: int
@@ -171,17 +173,19 @@ def _close(trails: list[Trail], entries: Sequence[Entry], path: str, number: int
         raise _bad(path, number, "the first step or the last is not in it")
     if any(later <= earlier for earlier, later in pairwise(steps)):
         raise _bad(path, number, "its steps are not in order")
-    if any(step > WARM_UP and step % trail.every == 0 for step in _missing(trail)):
-        raise _bad(path, number, f"it lacks one of every {trail.every} steps")
-    if any(entry.step % trail.every and not entry.kept for entry in entries[1:-1]):
+    if missing := next(_missing(trail), 0):
+        raise _bad(path, number, f"it lacks step {missing}, with one of every {trail.every} steps")
+    spare = (entry for entry in entries[1:-1] if entry.step != EARLY and not entry.kept)
+    if any(entry.step % trail.every for entry in spare):
         raise _bad(path, number, f"it has more than one of every {trail.every} steps")
 
 
 def _missing(trail: Trail) -> Iterator[int]:
-    """Multiples of `every` that have no entry; as many as are in the largest trail, whatever the header says."""
+    """Steps that should have an entry and do not; no more than the largest trail has, whatever the header says."""
     present = set(trail.steps)
-    due = range(trail.every, trail.num_steps, trail.every)[: MAX_ENTRIES + WARM_UP]
-    return (step for step in due if step not in present)
+    periodic = range(trail.every, trail.num_steps, trail.every)[: MAX_ENTRIES + WARM_UP]
+    due = (*periodic, EARLY) if trail.num_steps > EARLY else periodic
+    return (step for step in due if step > WARM_UP and step not in present)
 
 
 def _header(value: Mapping[str, Json], path: str, number: int) -> Trail:

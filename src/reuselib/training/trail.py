@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from reuselib.lineage.hashing import sha256_memory
 from reuselib.lineage.rows import TensorRow
 from reuselib.lineage.tensors import dtype_codes, raw_bytes
-from reuselib.lineage.trail import WARM_UP, Entry, Trail, rows_digest, state_hash
+from reuselib.lineage.trail import EARLY, WARM_UP, Entry, Trail, rows_digest, state_hash
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -64,7 +64,7 @@ class Recorder:
         """Whether there is to be an entry after that step."""
         if self.at is not None:
             return step in self.at
-        return step in (1, self.num_steps) or (self.every > 0 and step % self.every == 0)
+        return step in (1, EARLY, self.num_steps) or (self.every > 0 and step % self.every == 0)
 
     def see(self, step: int, rows: Sequence[int], loss: Tensor, kept: str = "") -> None:
         """Take note of an optimizer step that was just done.
