@@ -152,6 +152,10 @@ def test_what_has_no_meaning_or_two_is_refused(case):
     assert code(value) == expected
 
 
+def test_more_than_anybody_ignores_is_refused():
+    assert code(statement(ignore_paths=["x"] * 10_001)) == "LIMIT"
+
+
 @pytest.mark.parametrize("form", ["[]", "null", "{", '{"a": NaN}', "7"])
 def test_other_json_is_refused(form):
     with pytest.raises(IntegrityError) as caught:

@@ -16,8 +16,13 @@ MAX_BYTES = 24 * 2**20
 """Of the file; base64 makes four bytes of three."""
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-_MATERIAL = ("publicKey", "x509CertificateChain", "certificate", "tlogEntries")
-_MATERIAL += ("timestampVerificationData",)
+_MATERIAL = (
+    "publicKey",
+    "x509CertificateChain",
+    "certificate",
+    "tlogEntries",
+    "timestampVerificationData",
+)
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reuselib.errors import IntegrityError, SourceError
-from reuselib.lineage.compare import is_loadable
-from reuselib.lineage.digest import SIGNATURE, is_payload
-from reuselib.lineage.manifest import MANIFEST
+from reuselib.lineage.digest import SIGNATURE
 from reuselib.lineage.policy import Policy
 from reuselib.signing.bundle import MAX_BYTES, Bundle, read_bundle
 from reuselib.signing.certificates import check_certificates, names
-from reuselib.signing.extra import needing_extra
+from reuselib.signing.differences import differences
 from reuselib.signing.keys import key_hint, public_key
 from reuselib.signing.official import holds_with_key, holds_with_roots
-from reuselib.signing.statement import Resource, Statement
-
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,11 @@ def check_signature(folder: Path, policy: Policy, files: Mapping[str, str]) -> C
         MissingExtra: `reuselib[sign]` is not installed.
     """
     _refuse_keys_inside(folder, policy)
-    data = _read(folder)
+    return check_bundle(_read(folder), folder, policy, files)
+
+
+def check_bundle(data: bytes, folder: Path, policy: Policy, files: Mapping[str, str]) -> Checked:
+    """As `check_signature`, for a signature that is at hand as bytes."""
     bundle = read_bundle(data)
     # The package reads files only, and this one may change; a copy of what was read here cannot.
     with tempfile.TemporaryDirectory() as scratch:
@@ -63,9 +61,8 @@ def check_signature(folder: Path, policy: Policy, files: Mapping[str, str]) -> C
         copy.write_bytes(data)
         find = _certified if bundle.certificates else _keyed
         signer = find(bundle, copy, policy)
-    found = files if _is_plain(bundle.statement) else None
     try:
-        problems = tuple(_differences(folder, bundle.statement, files, found))
+        problems = tuple(differences(folder, bundle.statement, files))
     except OSError as error:
         raise SourceError(f"cannot read {error.filename}: {error.strerror}") from error
     ignored = sorted(name for name in files if bundle.statement.ignores(name))
@@ -147,93 +144,3 @@ def _untrusted(signer: str, num_trusted: int, kind: str) -> IntegrityError:
         path=SIGNATURE,
         fix="if you trust the signer, get the public key by another way and name it in your policy",
     )
-
-
-def _is_plain(statement: Statement) -> bool:
-    return statement.hash_type == "sha256" and all(each.end is None for each in statement.resources)
-
-
-def _differences(
-    folder: Path, statement: Statement, files: Mapping[str, str], found: Mapping[str, str] | None
-) -> Iterator[IntegrityError]:
-    """How the files at hand differ from those that were signed."""
-    changed = {
-        file
-        for each in statement.resources
-        if each.file in files
-        for file in [each.file]
-        if (found[file] if found else _digest(folder, each, statement.hash_type)) != each.digest
-    }
-    changed |= {
-        name for name in statement.files if name in files and not _covers(folder, statement, name)
-    }
-    if MANIFEST in changed:
-        yield _other_record(statement, files, changed)
-        return
-    for name in sorted(changed):
-        what = f"{name} is not what was signed"
-        yield IntegrityError("DIGEST_MISMATCH", what, path=name)
-    for name in sorted(statement.files - set(files) - {SIGNATURE}):
-        yield IntegrityError("MISSING_FILE", f"{name} was signed but is not there", path=name)
-    for name in sorted(set(files) - statement.files):
-        yield from _unsigned(folder, name, statement)
-
-
-def _other_record(
-    statement: Statement, files: Mapping[str, str], changed: Iterable[str]
-) -> IntegrityError:
-    """The signed manifest is another: that of another model, or of this one before somebody edited it."""
-    payload = {name for name in files if is_payload(name)}
-    signed = {name for name in statement.files if is_payload(name)}
-    if payload == signed and not payload & set(changed):
-        what = f"{MANIFEST} was changed after the model was signed"
-        return IntegrityError("BAD_SIGNATURE", what, path=MANIFEST)
-    what = f"{SIGNATURE} is about another model or another version of it (signed as {statement.name!r})"
-    return IntegrityError("SUBJECT_MISMATCH", what, path=SIGNATURE)
-
-
-def _unsigned(folder: Path, name: str, statement: Statement) -> Iterator[IntegrityError]:
-    # A signature in pieces has none for a file without content.
-    in_pieces = any(each.end is not None for each in statement.resources)
-    if in_pieces and (folder / name).stat().st_size == 0:
-        return
-    if is_loadable(name) or name == MANIFEST:
-        how = "the signer left it out" if statement.ignores(name) else "it was not signed"
-        what = f"{name} would be loaded, but {how}"
-        yield IntegrityError("UNSIGNED_LOADABLE", what, path=name)
-    elif not statement.ignores(name):
-        yield IntegrityError("UNSIGNED_FILE", f"{name} was not signed", path=name)
-
-
-def _covers(folder: Path, statement: Statement, name: str) -> bool:
-    """Whether the pieces of a file leave nothing out."""
-    pieces = sorted((each.start, each.end) for each in statement.resources if each.file == name)
-    if pieces[0][1] is None:
-        return True
-    cursor = 0
-    for start, end in pieces:
-        if start != cursor or end is None:
-            return False
-        cursor = end
-    return cursor == (folder / name).stat().st_size
-
-
-def _digest(folder: Path, resource: Resource, hash_type: str) -> str:
-    """The digest of a piece of a file, by an algorithm that the record does not use."""
-    digest = _algorithm(hash_type)
-    left = None if resource.end is None else resource.end - resource.start
-    with (folder / resource.file).open("rb") as file:
-        file.seek(resource.start)
-        while chunk := file.read(_CHUNK if left is None else min(left, _CHUNK)):
-            digest.update(chunk)
-            left = None if left is None else left - len(chunk)
-    return digest.hexdigest()
-
-
-def _algorithm(hash_type: str) -> Any:
-    if hash_type != "blake3":
-        return hashlib.new(hash_type)
-    with needing_extra():
-        from blake3 import blake3
-
-    return blake3()

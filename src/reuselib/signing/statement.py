@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from reuselib.errors import IntegrityError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 MAX_RESOURCES = 200_000
+MAX_IGNORED = 10_000
 LENGTHS: Mapping[str, int] = {"sha256": 64, "blake2b": 128, "blake3": 64}
 """Hex digits of the digests that OpenSSF Model Signing v1.0 knows."""
 _SERIALIZATION = ("method", "hash_type", "allow_symlinks", "ignore_paths", "shard_size")
@@ -55,14 +57,19 @@ class Statement:
     serialization: Mapping[str, Json]
     """As written: how files were made into resources."""
 
-    @property
+    @cached_property
     def files(self) -> frozenset[str]:
         """The files that are vouched for."""
         return frozenset(each.file for each in self.resources)
 
     def ignores(self, name: str) -> bool:
         """Whether the signer left a file out."""
-        return any(name == path or name.startswith(f"{path}/") for path in self.ignored)
+        parts = name.split("/")
+        return any("/".join(parts[:end]) in self._ignored for end in range(1, len(parts) + 1))
+
+    @cached_property
+    def _ignored(self) -> frozenset[str]:
+        return frozenset(self.ignored)
 
 
 def parse_statement(payload: bytes) -> Statement:
@@ -178,7 +185,10 @@ def _count(fields: Fields, name: str) -> int:
 
 
 def _ignored(described: Fields) -> Iterable[str]:
-    for path in described.find("ignore_paths", list, []):
+    paths = described.find("ignore_paths", list, [])
+    if len(paths) > MAX_IGNORED:
+        raise described.refuse(f"{len(paths)} ignored paths, at most {MAX_IGNORED}", "LIMIT")
+    for path in paths:
         if not isinstance(path, str):
             raise described.refuse("an ignored path is no text", "BAD_IGNORE")
         _check_path(described, path.removesuffix("/"), "BAD_IGNORE")
