@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from reuselib.evidence.terms import LICENCES, TERMS, class_of, judge, keep_each_other
@@ -98,3 +101,15 @@ def test_obligations_are_told():
     assert "copyright" in judge("mit", "derives", "mit").obligations[0]
     assert "same licence" in judge("gpl-3.0", "derives", "gpl-3.0").obligations[0]
     assert "needs its base" in judge("llama3.1", "adapts", "mit").obligations[0]
+
+
+def test_the_page_says_what_the_table_does():
+    page = Path(__file__).parents[2] / "docs/how-to/audit-a-model.md"
+    rows = re.findall(
+        r"^\| ([a-z -]+) \| (`.+?|anything.+?) \|", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
+
+    told = {kind: re.findall("`([^`]+)`", names) for kind, names in rows if kind in TERMS}
+    assert set(told) == set(TERMS)
+    for kind, names in told.items():
+        assert {class_of(name) for name in names} <= {kind}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -141,3 +142,16 @@ def test_json_has_the_severity_of_each(tmp_path):
 def test_every_code_has_a_severity():
     assert set(CODES.values()) <= set(SEVERITIES)
     assert Hazard("PICKLE", "a", "b").severity == "danger"
+
+
+def test_every_code_is_on_the_page():
+    page = Path(__file__).parents[2] / "docs/how-to/audit-a-model.md"
+    text = page.read_text(encoding="utf-8")
+
+    for code, severity in CODES.items():
+        [line] = [
+            line
+            for line in text.splitlines()
+            if line.startswith("| `") and f"`{code}`" in line.split(" | ")[0]
+        ]
+        assert f"| {severity} |" in line
