@@ -166,3 +166,19 @@ def test_a_comparison_needs_two_models_and_rows(project, capsys):
     assert main(["compare", "child"]) == 2
     assert main(["compare", "child", "./bert"]) == 3
     assert "--recipe" in capsys.readouterr().err
+
+
+def test_states_are_kept_and_a_window_begins_at_one(project, capsys):
+    store = project / "store"
+    words = ["--store", str(store)]
+    assert main(["run", "tiny.yaml", "--output", "child", "--keep-states", "2", *words]) == 0
+    (lora,) = (store / "states").iterdir()
+    assert {path.name for path in lora.iterdir()} == {"2", "4"}
+
+    child = str(store / "models" / lora.name)
+    rows = ["--data", "./rows", "--window", "last", "--steps", "1", *words]
+    assert main(["reproduce", child, *rows]) == 0
+    assert "steps 5 to 6 of 6" in capsys.readouterr().out
+    assert main(["reproduce", "child", *rows]) == 3
+    assert "no trail" in capsys.readouterr().out
+    assert main(["reproduce", "child", "--data", "./rows", *words]) == 0

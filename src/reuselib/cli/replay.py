@@ -85,6 +85,6 @@ def _window(window: WindowCompared) -> Iterator[str]:
     )
     yield (
         f"{window.num_seen} of {window.num_rows} training rows were seen ({window.share_of_rows:.1%}): if one "
-        f"row at random was changed, that is noticed with a probability of {window.notices(1):.1%}, if {few} (1 %) were "
-        f"of {window.notices(few):.1%}"
+        f"row at random was changed, that is noticed with a probability of {window.notices(1):.1%}, if {few} (1 %) "
+        f"were, of {window.notices(few):.1%}"
     )

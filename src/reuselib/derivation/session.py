@@ -147,6 +147,7 @@ class Session:
             trackers=self.trackers,
             logging_dir=self.logging_dir,
             report=self.report,
+            trail=not self.rehearsing,
             keeper=self._keeper(),
             replay=self.replays[len(self.trails)] if len(self.trails) < len(self.replays) else None,
         )

@@ -63,6 +63,8 @@ class Job:
     """Names that accelerate knows, such as `tensorboard`."""
     logging_dir: Path | None = None
     report: Report | None = None
+    trail: bool = True
+    """Whether to take digests of the state on the way; they change no weight."""
     keeper: Keeper | None = None
     """Keeps states on the way, in one process only."""
     replay: Replay | None = None
@@ -292,7 +294,7 @@ class Loop:
                 )
 
     def _recorder(self) -> Recorder | None:
-        if not self.accelerator.is_main_process:
+        if not (self.job.trail and self.accelerator.is_main_process):
             return None
         replay, total = self.job.replay, num_steps(self.plan, len(self.job.train))
         known = {} if replay is None else {"at": replay.trail.steps, "every": replay.trail.every}

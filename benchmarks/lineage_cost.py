@@ -1,0 +1,176 @@
+"""What the record of a run costs: digests, manifests, trails, as a share of the time that the run takes.
+
+    python benchmarks/lineage_cost.py                              # the quickstart
+    python benchmarks/lineage_cost.py recipe.yaml 'steps[0].lora.fit.epochs=1'
+
+Measuring the models is apart: the figures ask for it, not the lineage. A function that counts does so once, whatever it
+calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from rig import keep, machine
+
+from reuselib import (
+    Data,
+    FineTune,
+    FitPlan,
+    LoRA,
+    Merge,
+    ModelRef,
+    Recipe,
+    Runtime,
+    TextClassification,
+)
+from reuselib.testing.tiny import tiny_bert
+from reuselib.training.trail import Recorder
+
+QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
+PARTS = {
+    "pinning parents": (
+        "reuselib.model.source:take_inventory",
+        "reuselib.model.opening:take_inventory",
+        "reuselib.derivation.origin:take_inventory",
+    ),
+    "verifying": ("reuselib.derivation.plan:verify", "reuselib.derivation.execution:verify"),
+    "rows": ("reuselib.data.splits:row_hashes", "reuselib.data.splits:split_digest"),
+    "record": ("reuselib.derivation.execution:write_record",),
+}
+"""Functions that a run calls for the sake of its lineage, where they are looked up."""
+MEASURING = (
+    "reuselib.derivation.measuring:Gauge.before",
+    "reuselib.derivation.measuring:Gauge.after",
+)
+
+
+@dataclass
+class Clock:
+    """Adds up the time spent in functions; inside of one that counts already, nothing counts twice."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _inside: bool = False
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, with its time counted."""
+
+        def call(*positional: Any, **named: Any) -> Any:
+            if self._inside:
+                return function(*positional, **named)
+            self._inside, began = True, time.perf_counter()
+            try:
+                return function(*positional, **named)
+            finally:
+                self._inside = False
+                spent = time.perf_counter() - began
+                self.seconds[part] = self.seconds.get(part, 0.0) + spent
+
+        return call
+
+
+@contextmanager
+def watching(clock: Clock, measuring: Clock) -> Iterator[list[Recorder]]:
+    """Count within; the recorders of all trainings are collected, because they know what they take."""
+    recorders: list[Recorder] = []
+    begin = Recorder.__post_init__
+
+    def begun(self: Recorder) -> None:
+        begin(self)
+        recorders.append(self)
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(Recorder, "__post_init__", begun))
+        for part, places in (*PARTS.items(), ("measuring", MEASURING)):
+            counter = measuring if part == "measuring" else clock
+            for place in places:
+                module, _, path = place.partition(":")
+                owner = importlib.import_module(module)
+                *outer, name = path.split(".")
+                for each in outer:
+                    owner = getattr(owner, each)
+                function = counter.timed(part, getattr(owner, name))
+                stack.enter_context(patch.object(owner, name, function))
+        yield recorders
+
+
+def measure(recipe: Recipe) -> dict[str, Any]:
+    """Run a recipe in an empty store; times in seconds, and the share of the lineage."""
+    clock, measuring = Clock(), Clock()
+    with tempfile.TemporaryDirectory() as folder, watching(clock, measuring) as recorders:
+        began = time.perf_counter()
+        recipe.run(Runtime(store=Path(folder)))
+        total = time.perf_counter() - began
+    parts = {**clock.seconds, "trail": sum(each.seconds for each in recorders)}
+    return {
+        "total": total,
+        "measuring": sum(measuring.seconds.values()),
+        "parts": parts,
+        "share": sum(parts.values()) / total,
+        "share_of_what_is_not_measuring": sum(parts.values())
+        / (total - sum(measuring.seconds.values())),
+        "trails": [
+            {
+                "steps": each.entries[-1].step,
+                "every": each.every,
+                "entries": len(each.entries),
+                "seconds": each.seconds,
+            }
+            for each in recorders
+        ],
+    }
+
+
+def smoke(folder: Path) -> Recipe:
+    """A run of seconds, to see that this script works."""
+    fit = FitPlan(epochs=1, learning_rate=1e-3)
+    return Recipe(
+        base=ModelRef(str(tiny_bert(folder / "base"))),
+        task=TextClassification(),
+        data=Data(source="sample:senses", train="train[:256]", test="test[:64]"),
+        steps=(LoRA(r=2, fit=fit), Merge(), FineTune(fit=fit)),
+    )
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("recipe", nargs="?", type=Path, default=QUICKSTART)
+    parser.add_argument("changes", nargs="*", help="such as 'steps[0].lora.fit.epochs=1'")
+    parser.add_argument("--smoke", action="store_true", help="a tiny run instead")
+    parser.add_argument("--output", type=Path, help="where to write the result")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        read = (
+            smoke(Path(folder))
+            if options.smoke
+            else Recipe.read(options.recipe, overrides=options.changes)
+        )
+        found = measure(read)
+    for part, seconds in sorted(found["parts"].items(), key=lambda each: -each[1]):
+        print(f"{part:<16} {seconds:8.2f} s  {seconds / found['total']:6.2%}")
+    for trail in found["trails"]:
+        print(
+            f"  trail of {trail['steps']} steps: {trail['entries']} entries, {trail['seconds']:.2f} s"
+        )
+    print(f"{'measuring':<16} {found['measuring']:8.2f} s  (apart)")
+    print(f"{'whole run':<16} {found['total']:8.2f} s")
+    print(
+        f"lineage: {found['share']:.2%} of the run, {found['share_of_what_is_not_measuring']:.2%} without measuring"
+    )
+    keep(
+        {"machine": machine(), "changes": options.changes, **found}, "lineage-cost", options.output
+    )
+
+
+if __name__ == "__main__":
+    main()
