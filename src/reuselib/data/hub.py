@@ -29,6 +29,8 @@ class Found:
     """A data set at one commit."""
 
     commit: str
+    folder: Path
+    """The local copy."""
     tables: Mapping[str, Callable[[], Rows]]
 
 
@@ -43,7 +45,8 @@ def find(source: str, *, subset: str | None = None, revision: str | None = None)
     """
     folder = _snapshot(source, revision)
     subset = _known_subset(source, folder, subset)
-    return Found(folder.name, {k: _named(v) for k, v in _load(source, folder, subset).items()})
+    tables = {k: _named(v) for k, v in _load(source, folder, subset).items()}
+    return Found(folder.name, folder, tables)
 
 
 def _snapshot(source: str, revision: str | None) -> Path:

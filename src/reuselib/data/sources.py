@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from reuselib.data import files, hub, images, samples
+from reuselib.data.terms import stated_terms
 from reuselib.errors import DataError, SourceError
 
 if TYPE_CHECKING:
@@ -50,12 +51,13 @@ class Source:
         if kind == "hub":
             found = hub.find(source, subset=subset, revision=revision)
             uri = f"hf://datasets/{source}@{found.commit}"
-            return cls(source, uri, found.tables, {"revision": found.commit})
+            facts = {"revision": found.commit, **stated_terms(found.folder)}
+            return cls(source, uri, found.tables, facts)
         path = _path(source)
         if kind == "imagefolder":
-            return cls(source, public, images.folder_tables(path))
+            return cls(source, public, images.folder_tables(path), stated_terms(path))
         if path.is_dir() or not path.suffix:
-            return cls(source, public, files.folder_tables(path))
+            return cls(source, public, files.folder_tables(path), stated_terms(path))
         return cls(source, public, {"train": lambda: files.read_file(path)})
 
     def rows(self, name: str) -> Rows:
