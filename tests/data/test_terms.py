@@ -48,4 +48,3 @@ def test_terms_of_rows_are_recorded(tmp_path):
 
     [rows] = [each for each in child.manifest.definition.dependencies if each.role == "dataset"]
     assert rows.annotations["license"] == "cc-by-nc-4.0"
-    assert rows.annotations["license_source"] == "declared"

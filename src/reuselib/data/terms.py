@@ -16,7 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}")
 
 
 def stated_terms(folder: Path) -> dict[str, Json]:
-    """`license`, and that it is `declared`; empty if the card of a folder does not say it plainly.
+    """`license`; empty if the card of a folder does not say it plainly.
 
     Two forms are read: a name, and a list of names, all of which apply. Hubs write no other.
     """
@@ -37,4 +37,4 @@ def stated_terms(folder: Path) -> dict[str, Json]:
     names = [each.strip().strip("\"'") for each in (listed if not plain else inline)]
     if not names or not all(map(_NAME.fullmatch, names)):
         return {}
-    return {"license": " AND ".join(dict.fromkeys(names)), "license_source": "declared"}
+    return {"license": " AND ".join(dict.fromkeys(names))}
