@@ -285,7 +285,6 @@ class TestRecord:
         [
             (lambda s: part(s, "externalParameters").update(relation="prune"), "relation prune"),
             (lambda s: part(s, "internalParameters").update(form="sparse"), "form sparse"),
-            (lambda s: part(s, "internalParameters").update(fresh=[HEAD], dropped=[HEAD]), HEAD),
         ],
     )
     def test_what_does_not_fit_the_adapter_is_found(self, chain, store, tmp_path, change, why):
@@ -296,6 +295,18 @@ class TestRecord:
 
         assert step.tier == "broken"
         assert why in step.findings[0].detail
+
+    def test_a_head_is_not_new_where_the_parent_has_one_for_the_task(self, chain, store, tmp_path):
+        shutil.copytree(chain.tuned.folder, tmp_path / "leaf")
+        restate(
+            tmp_path / "leaf",
+            lambda s: part(s, "internalParameters").update(fresh=[HEAD], dropped=[HEAD]),
+        )
+
+        (wrong,) = failures(prove_step(tmp_path / "leaf", store=store).findings)
+
+        assert wrong.tensor == HEAD
+        assert "same task" in wrong.detail
 
     def test_two_tensors_cannot_take_over_one_name(self, chain, store, tmp_path):
         """Else whichever comes last would be compared, and the other not at all."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter, Finding, Json, Weights
 from reuselib.derivation.origin import origin
 from reuselib.derivation.plan import form_of, references
-from reuselib.errors import IncompatibleStep, SourceError
+from reuselib.errors import IncompatibleStep, ReuseError, SourceError
+from reuselib.lineage import canonical
+from reuselib.lineage.headers import headers
 from reuselib.lineage.tensors import Tensors
 from reuselib.model.opening import recorded_adapter
 from reuselib.model.weights import own_weights, parent_weights
+from reuselib.tasks.outputs import describes_others
 
 if TYPE_CHECKING:
     from reuselib.evidence.whereabouts import Whereabouts
@@ -94,7 +98,6 @@ def _faults(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> Itera
         yield f"relation {manifest.relation}, but '{adapter.kind}' makes {adapter.relation}"
     yield from _other_parents(manifest, adapter, sources)
     yield from _other_form(manifest, adapter, sources)
-    yield from _unaccounted(manifest, sources)
 
 
 def _other_parents(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> Iterator[str]:
@@ -131,11 +134,43 @@ def _other_form(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> I
         yield f"form {form}, but '{adapter.kind}' makes {wanted}"
 
 
-def _unaccounted(manifest: Manifest, sources: Whereabouts) -> Iterator[str]:
-    """A tensor of the parent gives way to a new one only where the child is for another task than the parent."""
+def replaced(manifest: Manifest, folder: Path, sources: Whereabouts) -> Finding | None:
+    """A tensor of the parent gave way to a new one only where the child is for another task than the parent.
+
+    None if none did. Otherwise a forger could exempt any head from comparison by calling it new.
+    """
     internal = settled(manifest)
-    start = sources.known(manifest.parents[0])
-    replaced = sorted({*internal.dropped} & {*internal.fresh})
+    names = sorted({*internal.dropped} & {*internal.fresh})
+    if not names:
+        return None
+    claim = "what is new in place of a tensor of the parent is a head for other labels"
+    parent = manifest.parents[0]
+    start = sources.known(parent)
     task = start.definition.task if start else None
-    if replaced and task is not None and task == manifest.definition.task:
-        yield f"{replaced[0]} is recorded as new, but the parent was made for the same task and has it"
+    if task is not None and task == manifest.definition.task:
+        return Finding(claim, False, "the parent was made for the same task", names[0])
+    try:
+        place = sources.folder(parent)
+    except SourceError as error:
+        return Finding(claim, None, error.what, names[0])
+    before, after = headers(place), headers(folder)
+    old = {internal.renamed.get(name, f"{internal.prefix}{name}"): name for name in before}
+    alike = [n for n in names if n in after and before[old[n]].shape == after[n].shape]
+    if alike and not _for_other_labels(place, manifest.definition.task or {}):
+        return Finding(claim, False, "the parent's is for the same labels", alike[0])
+    return Finding(claim, True, f"{len(names)} tensors")
+
+
+def _for_other_labels(folder: Path, task: Mapping[str, Json]) -> bool:
+    """Whether a model's configuration names other labels than a task."""
+    fields = next(iter(task.values()), None)
+    labels = fields.get("labels") if isinstance(fields, dict) else None
+    try:
+        config = canonical.loads((folder / "config.json").read_bytes())
+        names = config.get("id2label") if isinstance(config, dict) else None
+        if not isinstance(names, dict) or not isinstance(labels, list):
+            return False
+        described = SimpleNamespace(id2label={int(key): name for key, name in names.items()})
+        return describes_others(described, [str(label) for label in labels])
+    except (OSError, ValueError, ReuseError):
+        return False

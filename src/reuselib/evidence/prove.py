@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reuselib.adapter import Finding
 from reuselib.errors import IntegrityError, RecipeError, ReuseError, SourceError
-from reuselib.evidence.edge import Claims, across, consistent, gather, with_before
+from reuselib.evidence.edge import Claims, across, consistent, gather, replaced, with_before
 from reuselib.evidence.proof import Proof, ProvenStep
 from reuselib.evidence.whereabouts import Whereabouts
 from reuselib.lineage.chain import Chain, history, read_ancestors, walk
@@ -165,6 +165,8 @@ def _step(manifest: Manifest, folder: Path | ReuseError, sources: Whereabouts) -
         if isinstance(folder, ReuseError):
             raise folder
         general.append(_own(manifest, folder, sources))
+        if head := replaced(manifest, folder, sources):
+            general.append(head)
         try:
             case = gather(manifest, folder, sources)
             compared += _guarded(adapter, lambda: case.check(case.child))

@@ -48,14 +48,15 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 def only_statistics(names: Iterable[str]) -> Iterator[Finding]:
     """What is recorded as moved without being trained are the statistics of norms, not weights."""
     names = tuple(names)
+    claim = "what moved without being trained are statistics of norms"
+    weight = next((name for name in names if name.rpartition(".")[2] in ("weight", "bias")), "")
     odd = next((name for name in names if name.rpartition(".")[2] not in STATISTICS), "")
-    if names:
-        yield Finding(
-            "what moved without being trained are statistics of norms",
-            None if odd else True,
-            "its name does not say whether it is a weight" if odd else f"{len(names)} of them",
-            odd,
-        )
+    if weight:
+        yield Finding(claim, False, "is a weight", weight)
+    elif odd:
+        yield Finding(claim, None, "its name does not say whether it is a weight", odd)
+    elif names:
+        yield Finding(claim, True, f"{len(names)} of them")
 
 
 def same_shapes(
