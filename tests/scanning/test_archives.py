@@ -120,3 +120,32 @@ def test_a_stream_that_breaks_gives_what_came_before():
 
     assert {code for code, _ in member.faults} == {"ARCHIVE_TRICK"}
     assert read(zlib.compress(b"begin"), "zlib")[0].faults == ()
+
+
+def test_an_archive_of_torch_is_read(tmp_path):
+    """It has the records of a large archive, whatever its size."""
+    import torch
+
+    torch.save({"w": torch.ones(1)}, tmp_path / "x.pt")
+
+    found = read((tmp_path / "x.pt").read_bytes(), "zip")
+
+    assert "x/data.pkl" in [member.name for member in found]
+    assert all(member.data for member in found)
+
+
+def test_bytes_between_members_and_end_hide_nothing():
+    """Some readers count back from the end and fail; those that believe the offset find everything."""
+    data = zipped(b"x", "a.txt")
+    end = data.rfind(b"PK\x05\x06")
+
+    assert [member.name for member in read(data[:end] + b"junk" + data[end:], "zip")] == ["a.txt"]
+
+
+def test_directory_that_is_nowhere_is_a_fault():
+    data = bytearray(zipped(b"x", "a.txt"))
+    end = data.rfind(b"PK\x05\x06")
+    data[end + 16 : end + 20] = b"\xff\xff\xff\x7f"
+    data[end - 10 : end] = b""
+
+    assert codes(bytes(data), "zip") == {"ARCHIVE_TRICK"}

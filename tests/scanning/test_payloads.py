@@ -102,7 +102,12 @@ def test_what_only_holds_weights_is_told_apart(tmp_path):
 def test_a_checkpoint_of_torch_is_told_apart(tmp_path):
     import torch
 
-    torch.save({"a": torch.ones(3)}, tmp_path / "new.bin")
-    torch.save({"a": torch.ones(3)}, tmp_path / "old.bin", _use_new_zipfile_serialization=False)
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.mkdir()
+    old.mkdir()
+    torch.save({"a": torch.ones(3)}, new / "x.bin")
+    torch.save({"a": torch.ones(3)}, old / "x.bin", _use_new_zipfile_serialization=False)
 
-    assert found(tmp_path) == {"PICKLE", "ARCHIVE"}
+    # the bare numbers in the archive are of no known format
+    assert found(new) == {"PICKLE", "ARCHIVE", "UNKNOWN_FORMAT"}
+    assert found(old) == {"PICKLE"}

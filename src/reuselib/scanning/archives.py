@@ -98,7 +98,8 @@ def _directory(file: BinaryIO) -> tuple[bytes, int, str]:
         return b"", 0, "it begins as a zip archive and has no directory"
     place = end - len(tail) + at
     size, offset = struct.unpack("<II", tail[at + 12 : at + 20])
-    if 0xFFFFFFFF in (size, offset) and at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":
+    # torch writes the records for large archives into small ones too
+    if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":
         file.seek(struct.unpack("<Q", tail[at - 12 : at - 4])[0] % (end + 1))
         record = file.read(56)
         if len(record) < 56 or record[:4] != b"PK\x06\x06":
@@ -107,9 +108,13 @@ def _directory(file: BinaryIO) -> tuple[bytes, int, str]:
         place = place - 20 - 56
     if size > min(_MAX_DIRECTORY, end):
         return b"", 0, f"its directory claims {size:,} bytes"
-    shift = max(0, place - size - offset)
-    file.seek(offset + shift)
-    return file.read(size), shift, ""
+    # readers differ: some believe the offset, others count back from the end
+    for shift in dict.fromkeys((max(0, place - size - offset), 0)):
+        file.seek(min(offset + shift, 2**62))
+        directory = file.read(size)
+        if directory[:4] == b"PK\x01\x02":
+            return directory, shift, ""
+    return b"", 0, "its directory is not where it says" if size else ""
 
 
 def _entries(directory: bytes) -> Iterator[_Entry]:
