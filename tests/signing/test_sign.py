@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -88,3 +89,19 @@ def test_missing_extra_is_one_sentence(signed, key, public, monkeypatch, missing
         sign(signed, key)
     with pytest.raises(MissingExtra, match=r"pip install reuselib\[sign\]"):
         check_signature(signed, demands(None, keys=[public]), files)
+
+
+def test_verifying_needs_no_torch_and_without_a_policy_no_extra(signed, public):
+    """What judges a model must be able to do so without the libraries that run it."""
+    code = (
+        "import sys; from pathlib import Path; from reuselib import verify;"
+        "from reuselib.lineage.policy import demands; from reuselib.signing import keys;"
+        "folder, public = map(Path, sys.argv[1:]); assert verify(folder).ok;"
+        "print(*{'model_signing', 'cryptography'} & {*sys.modules});"
+        "assert verify(folder, policy=demands(None, keys=[public])).tier == 'signed';"
+        "print(*{'torch', 'transformers', 'numpy'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", code, str(signed), str(public)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "\n\n"
