@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from forensics.histories import base, child
+from fuzz import bombs
 from fuzz.mutations import damaged_bytes, damaged_value, written
 from lineage.folders import draft_of
+from reuselib.errors import ReuseError
 from reuselib.lineage import canonical, chain, rows, trail
 from reuselib.lineage.digest import checksums, parse_checksums
 from reuselib.lineage.headers import headers
@@ -24,7 +26,7 @@ from reuselib.recipe import Recipe
 from reuselib.signing.bundle import MEDIA_TYPE, PAYLOAD_TYPE, read_bundle
 from reuselib.signing.dsse import read_envelope
 from reuselib.signing.statement import PREDICATE_TYPE, STATEMENT_TYPE
-from reuselib.values.front_matter import front_matter
+from reuselib.values.front_matter import CARD, read_front_matter
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DIGEST = "ab" * 32
@@ -45,6 +47,8 @@ class Target:
     """Gives the bytes to the reader; a folder of its own may be used for files."""
     share: int = 1
     """How many inputs it gets, beside the others."""
+    bombs: Mapping[str, Callable[[], bytes]] = field(default_factory=lambda: bombs.JSON)
+    """Large inputs that it is given besides."""
 
     def input(self, seed: int, number: int) -> bytes:
         """The same for the same numbers."""
@@ -59,15 +63,10 @@ def targets() -> tuple[Target, ...]:
         Target("history", tuple(_manifests()), _json, _read_history),
         Target("safetensors", tuple(_weights()), _safetensors, _read_weights, 6),
         Target("index", (_index(),), _json, _read_index),
-        Target("recipe", tuple(_recipes()), damaged_bytes, _read_recipe, 4),
+        Target("recipe", tuple(_recipes()), damaged_bytes, _read_recipe, 4, bombs.YAML),
         Target("recipe values", tuple(_recipe_values()), _json, _read_recipe, 2),
-        Target("policy", (_POLICY,), damaged_bytes, _read_policy),
-        Target(
-            "card",
-            (_CARD,),
-            damaged_bytes,
-            lambda data, _: front_matter(data.decode("utf-8", "replace")),
-        ),
+        Target("policy", (_POLICY,), damaged_bytes, _read_policy, bombs=bombs.YAML),
+        Target("card", (_CARD,), damaged_bytes, _read_card, bombs=bombs.YAML),
         Target("trail", (_trail(),), _lines, lambda data, _: trail.parse_trails(data)),
         Target("tensor rows", (_rows(),), _lines, lambda data, _: rows.parse_rows(data)),
         Target(
@@ -138,13 +137,15 @@ def _read_history(data: bytes, _: Path) -> object:
     statement = json.loads(child("m", [("base", base())]).manifest.payload())
     model, record, *_ = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     record["digest"]["sha256"] = named
-    with suppress(ValueError, LookupError, TypeError, RecursionError):
-        own = json.loads(data)["subject"][0]["digest"]
+    with suppress(ReuseError, LookupError, TypeError):
+        own = canonical.loads(data)["subject"][0]["digest"]  # type: ignore[index,call-overload]
         model["digest"] = {key: own[key] for key in ("dirHash", "tensorHash1")}
     return chain.walk(Manifest.parse(canonical.dumps(statement)), {named: data})
 
 
 def _read_weights(data: bytes, folder: Path) -> object:
+    if data[:1] in b"[{x\n":  # a bomb, as the header of a file that tells its length truly
+        data = len(data).to_bytes(8, "little") + data
     (folder / "model.safetensors").write_bytes(data)
     return headers(folder)
 
@@ -162,6 +163,11 @@ def _read_index(data: bytes, folder: Path) -> object:
 def _read_recipe(data: bytes, folder: Path) -> object:
     (folder / "recipe.yaml").write_bytes(data)
     return Recipe.read(folder / "recipe.yaml")
+
+
+def _read_card(data: bytes, folder: Path) -> object:
+    (folder / CARD).write_bytes(data)
+    return read_front_matter(folder)
 
 
 def _read_policy(data: bytes, folder: Path) -> object:

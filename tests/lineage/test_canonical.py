@@ -128,3 +128,22 @@ def test_what_is_written_is_what_the_reference_writes(value):
             canonical.dumps(value)
     else:
         assert canonical.dumps(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("unit", "times"),
+    [(b"[],", 2_000_000), (b"{},", 2_000_000), (b"0,", 5_000_000), (b'"a",', 4_000_000)],
+)
+def test_what_takes_more_memory_than_the_file_is_refused_before_it_is_read(unit, times):
+    with pytest.raises(IntegrityError, match=r"LIMIT.* MB of memory"):
+        canonical.loads(b"[" + unit * times + b"0]")
+
+
+def test_a_million_indices_and_the_header_of_a_large_model_are_read():
+    indices = b"[" + b",".join(b"%d" % number for number in range(10**6)) + b"]"
+    tensor = b'{"dtype":"BF16","shape":[8192,8192],"data_offsets":[134217728,268435456]}'
+    layers = (b'"model.layers.%d.mlp.weight":%b' % (number, tensor) for number in range(50_000))
+    header = b"{" + b",".join(layers) + b"}"
+
+    assert isinstance(canonical.loads(indices), list)
+    assert isinstance(canonical.loads(header), dict)

@@ -191,3 +191,12 @@ def test_dtypes_have_the_sizes_of_the_reference(tmp_path, dtype):
     with safe_open(path, "np") as file:
         assert file.get_slice("a").get_dtype() == dtype
     assert set(read_header(path)) == {"a"}
+
+
+def test_a_name_that_would_fill_messages_is_refused():
+    entry = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+
+    with pytest.raises(IntegrityError, match="name of 5000 characters") as caught:
+        parse_header(json.dumps({"x" * 5000: entry}).encode(), 0, "x.safetensors")
+
+    assert caught.value.code == "BAD_SAFETENSORS"

@@ -55,3 +55,11 @@ def test_wrong_kind_is_refused_with_its_place(value, ask):
         ask(fields(value))
 
     assert caught.value.code == "BAD_MANIFEST"
+
+
+def test_a_message_does_not_hold_what_the_file_holds():
+    with pytest.raises(IntegrityError) as caught:
+        fields({"name": ["x" * 10**6] * 3}).get("name", str)
+
+    assert "list of 3 items" in str(caught.value)
+    assert len(str(caught.value)) < 200

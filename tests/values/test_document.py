@@ -105,3 +105,13 @@ def test_a_path_that_was_spelled_can_be_read_again(path):
     from reuselib.values.document import spell, unspell
 
     assert unspell(spell(path)) == path
+
+
+@pytest.mark.parametrize("unit", ["- a\n", "- [a, b]\n", "- {a: b}\n"])
+def test_many_values_are_refused_before_they_keep_the_parser_busy(monkeypatch, unit):
+    monkeypatch.setattr("reuselib.values.document.MAX_VALUES", 100)
+    many = 100 // unit.count("a") // (1 + unit.count("b"))
+
+    with pytest.raises(RecipeError, match="more than 100 values"):
+        parse(unit * 101)
+    assert parse(unit * (many // 2)).value

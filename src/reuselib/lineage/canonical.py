@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from io import StringIO
 from json.encoder import encode_basestring
 from types import NoneType
 from typing import TYPE_CHECKING, NoReturn, cast
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 64
+_ROOM: Mapping[bytes, int] = {b",": 64, b":": 220, b"[": 64, b"{": 64}
+"""Bytes of memory behind each sign, at most: an item or its place, a key with its entry, a container."""
+_MAX_ROOM = 200 * 10**6
+"""Enough for the header of a model of 100,000 tensors, or for two million indices."""
 MAX_INTEGER = 2**53 - 1
 """The largest integer that every JSON reader keeps exact."""
 _MAX_INTEGER_LENGTH = len("-") + 21
@@ -39,8 +44,10 @@ def dumps(value: Json | Mapping[str, object]) -> bytes:
         IntegrityError: `BAD_JSON`, the value has no exact form in JSON.
     """
     _check(value)
+    text = StringIO()
     try:
-        return _written(value).encode()
+        _write(value, text.write)
+        return text.getvalue().encode()
     except ValueError as error:
         raise IntegrityError(
             "BAD_JSON",
@@ -49,20 +56,30 @@ def dumps(value: Json | Mapping[str, object]) -> bytes:
         ) from error
 
 
-def _written(value: object) -> str:
-    """As `rfc8785.dumps`, which takes four times as long: what a manifest is made of is put together here."""
+def _write(value: object, write: Callable[[str], object]) -> None:
+    """As `rfc8785.dump`, which takes four times as long: what a manifest is made of is put together here."""
     kind = type(value)
     if kind is str:
-        return encode_basestring(value)
-    if kind is dict:
+        write(encode_basestring(value))
+    elif kind is dict:
         items = cast("dict[str, object]", value)
         # the standard's order is that of UTF-16, in which ASCII comes as it is
         ascii_only = all(type(key) is str and key.isascii() for key in items)
-        keys = sorted(items, key=None if ascii_only else _utf16)
-        return f"{{{','.join(f'{encode_basestring(key)}:{_written(items[key])}' for key in keys)}}}"
-    if kind is list or kind is tuple:
-        return f"[{','.join([_written(item) for item in cast('list[object]', value)])}]"
-    return rfc8785.dumps(value).decode()  # type: ignore[arg-type]
+        before = "{"
+        for key in sorted(items, key=None if ascii_only else _utf16):
+            write(f"{before}{encode_basestring(key)}:")
+            _write(items[key], write)
+            before = ","
+        write("}" if items else "{}")
+    elif kind is list or kind is tuple:
+        before = "["
+        for item in cast("list[object]", value):
+            write(before)
+            _write(item, write)
+            before = ","
+        write("]" if value else "[]")
+    else:
+        write(rfc8785.dumps(value).decode())  # type: ignore[arg-type]
 
 
 def _utf16(key: object) -> bytes:
@@ -97,6 +114,9 @@ def loads(data: bytes, *, path: str = "", limit: int = MAX_BYTES) -> Json:
     if len(data) > limit:
         what = f"{path or 'JSON'}: {len(data)} bytes, at most {limit} are read"
         raise IntegrityError("LIMIT", what, path=path)
+    if (room := _room(data)) > _MAX_ROOM:
+        what = f"{path or 'JSON'}: to read it may take {room // 10**6} MB of memory, more than {_MAX_ROOM // 10**6}"
+        raise IntegrityError("LIMIT", what, path=path)
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -109,6 +129,13 @@ def loads(data: bytes, *, path: str = "", limit: int = MAX_BYTES) -> Json:
     except (ValueError, RecursionError) as error:
         refuse(str(error))
     return value
+
+
+def _room(data: bytes) -> int:
+    """Bytes of memory that reading takes at most: a list of empty lists takes twenty times what it has in the file."""
+    # a single character beyond ASCII can make the whole text four times as wide
+    text = len(data) * (2 if data.isascii() else 8)
+    return text + sum(data.count(sign) * size for sign, size in _ROOM.items())
 
 
 def _integer(literal: str) -> int | float:

@@ -100,4 +100,9 @@ class Fields:
 
 
 def _kind(value: Json) -> str:
-    return "null" if value is None else f"{type(value).__name__} {str(value)[:60]!r}"
+    if value is None:
+        return "null"
+    if isinstance(value, dict | list):
+        # its text may be as long as the file
+        return f"{type(value).__name__} of {len(value)} items"
+    return f"{type(value).__name__} {str(value)[:60]!r}"

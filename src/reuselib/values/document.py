@@ -22,6 +22,8 @@ Path: TypeAlias = "tuple[str | int, ...]"
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+MAX_VALUES = 50_000
+"""The parser takes some 50 microseconds for each, so that a file of a megabyte could keep it busy for half a minute."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class _Builder:
     name: str
     places: dict[Path, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    num_values: int = 0
 
     def document(self, events: Iterator[Event]) -> Json:
         from yaml.events import DocumentStartEvent, StreamEndEvent
@@ -119,6 +122,9 @@ class _Builder:
     def _value(self, event: Event, events: Iterator[Event], path: Path) -> Json:
         from yaml import events as kinds
 
+        self.num_values += 1
+        if self.num_values > MAX_VALUES:
+            raise _refused(self._place(event), f"more than {MAX_VALUES:,} values")
         self.places.setdefault(path, self._place(event))
         if anchor := getattr(event, "anchor", None):
             sign = "*" if isinstance(event, kinds.AliasEvent) else "&"
