@@ -333,6 +333,31 @@ def test_rows_from_python_must_be_given(chain):
     assert "memory:" in found.why
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"source": "./rows.jsonl"},
+        {"source": "/etc/passwd"},
+        {"source": "imagefolder:photos"},
+        {"source": "sample:senses", "train": "train[:"},
+        {"source": "sample:senses", "more": 1},
+        {"source": ["x"]},
+        {},
+    ],
+)
+def test_a_record_cannot_send_one_to_files_of_this_machine(
+    chain, copy, data, monkeypatch, tmp_path
+):
+    (tmp_path / "rows.jsonl").write_text('{"text": "good", "label": "good"}\n' * 9)
+    monkeypatch.chdir(tmp_path)
+    restate(copy, lambda s: part(s, "externalParameters").update(data=data))
+
+    found = reproduce(copy, store=chain.store)
+
+    assert found.verdict == "cannot check"
+    assert "rows" in found.why
+
+
 def test_a_base_is_no_step(chain):
     with pytest.raises(IntegrityError, match="MISSING_LINEAGE"):
         reproduce(chain.base)

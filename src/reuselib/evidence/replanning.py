@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter, ModelRef
 from reuselib.data import Data, Splits
+from reuselib.data.sources import source_kind
 from reuselib.derivation.plan import Plan, with_references
-from reuselib.errors import DataError, IntegrityError, SourceError, StoreError
+from reuselib.errors import DataError, IntegrityError, RecipeError, SourceError, StoreError
 from reuselib.lineage.chain import Chain, walk
 from reuselib.lineage.disk import writing
 from reuselib.lineage.manifest import Manifest
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from reuselib.evidence.whereabouts import Whereabouts
     from reuselib.lineage.descriptors import Parent
 
-_OF_THE_MAKER = ("file", "memory", "imagefolder")
-"""Kinds of sources that only whoever made the model can find."""
+_ANYBODYS = ("hub", "sample")
+"""Kinds of sources that a record may send one to. Others are files of the maker's machine, not of this one."""
 
 
 @dataclass(frozen=True)
@@ -53,38 +54,41 @@ def find_rows(manifest: Manifest, data: str | Data | Splits | None) -> Rows:
     recorded = next((e for e in manifest.definition.dependencies if e.role == "dataset"), None)
     if recorded is None:
         return Rows(None)
-    if isinstance(data, Splits):
-        splits = data
-    else:
+    splits = data
+    if not isinstance(splits, Splits):
         told = manifest.definition.data or {}
-        chosen = data if isinstance(data, Data) else _chosen(told, data)
-        if chosen is None:
-            where = told.get("source", "a place that it does not say")
-            return Rows(
-                None,
-                f"its rows came from {where}, which only its maker can find; name them with data",
-            )
-        try:
-            splits = chosen.load()
-        except (SourceError, DataError) as error:
-            if data is not None:
-                raise
-            return Rows(None, f"its rows cannot be had: {error.what}")
+        splits = _named(told, data) if data is not None else _recorded(told)
+    if isinstance(splits, str):
+        return Rows(None, missing=splits)
     expected = recorded.digest.get("rowsHash1")
     if splits.digest == expected:
         return Rows(splits)
     return Rows(splits, mismatch=_mismatch(recorded.annotations.get("splits"), splits, expected))
 
 
-def _chosen(told: Mapping[str, Json], source: str | None) -> Data | None:
-    """Where to look: as recorded, or for the same parts in another place; None if nobody says where."""
-    kind = str(told.get("source", "")).partition(":")[0]
-    if source is None:
-        return None if kind in _OF_THE_MAKER or not told else parse_value(Data, dict(told))
-    if kind == "memory" or not told:
-        return Data(source=source)
-    # a commit and a subset are those of the hub's data set, and the digest is compared anyway
-    return replace(parse_value(Data, dict(told)), source=source, revision=None, subset=None)
+def _named(told: Mapping[str, Json], data: str | Data) -> Splits:
+    """The rows that the caller names: of a source alone, the same parts as recorded."""
+    if isinstance(data, Data):
+        return data.load()
+    if len(told) < 2:  # rows from Python have no parts
+        return Data(source=data).load()
+    # a commit and a subset are those of a hub's data set, and the digest is compared anyway
+    return replace(
+        parse_value(Data, {**told, "revision": None, "subset": None}), source=data
+    ).load()
+
+
+def _recorded(told: Mapping[str, Json]) -> Splits | str:
+    """The rows where the record says they are, or why they cannot be had."""
+    source = str(told.get("source", ""))
+    try:
+        if source_kind(source) not in _ANYBODYS:
+            return (
+                f"its rows came from {source}, which only its maker can find; name them with data"
+            )
+        return parse_value(Data, dict(told)).load()
+    except (SourceError, DataError, RecipeError) as error:
+        return f"its rows cannot be had: {error.what}"
 
 
 def _mismatch(recorded: Json, splits: Splits, expected: str | None) -> str:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.data import Data, Splits
-from reuselib.errors import IntegrityError, MissingExtra, RecipeError, ReuseError, SourceError
+from reuselib.errors import (
+    IntegrityError,
+    MissingExtra,
+    RecipeError,
+    ReuseError,
+    SourceError,
+    StoreError,
+    UnsafeModel,
+)
 from reuselib.evidence.closeness import environment_differences, fact_differences
 from reuselib.evidence.judgement import Made, judge_whole, judge_window
 from reuselib.evidence.recorded import Recorded
@@ -30,6 +38,9 @@ if TYPE_CHECKING:
     from reuselib.training.replay import Replay
 
 __all__ = ["Window", "reproduce"]
+
+_NOT_HERE = (SourceError, RecipeError, MissingExtra, StoreError, UnsafeModel)
+"""Errors that say something of this machine and of what is allowed on it, and nothing of the record."""
 
 
 def reproduce(
@@ -106,7 +117,7 @@ class _Attempt:
         unknown = self.recorded.unknown()
         try:
             return self._compared()
-        except (SourceError, RecipeError, MissingExtra) as error:
+        except _NOT_HERE as error:
             return replace(unknown, why=error.what)
         except IntegrityError as error:
             # a state that is bound by the trail, and yet is not on it, contradicts the record by itself
@@ -128,10 +139,13 @@ class _Attempt:
     def _compared(self) -> Reproduction:
         from reuselib.derivation.link import Link
         from reuselib.derivation.session import begin
+        from reuselib.training.threads import as_many
 
         recorded = self.recorded
+        threads = recorded.num_threads
+        # sums are divided among threads as they were, which decides their last bits
         with (
-            _threads(recorded.num_threads),
+            nullcontext() if threads is None else as_many(threads),
             replanned(recorded.manifest, recorded.history, self.sources, self.splits) as again,
         ):
             self.excuses = self._differences()
@@ -205,24 +219,12 @@ class _Attempt:
         """What may make the same step give other bits here."""
         from reuselib.training.device import target_device
 
-        internal = self.recorded.internal
+        internal, here = self.recorded.internal, target_device().type  # now torch is loaded, so
         found = environment_differences(self.recorded.environment, environment())
-        if (here := target_device().type) != internal.device:
+        if here != internal.device:
             found += (f"device: recorded {internal.device}, here {here}",)
         if internal.world_size != 1:
             found += (f"processes: recorded {internal.world_size}, here 1",)
         if internal.determinism != "strict":
             found += (f"determinism: recorded as {internal.determinism}",)
         return found
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """As many as recorded, so that sums are divided as they were."""
-    import torch  # so that `environment` looks at it
-
-    from reuselib.training.threads import as_many
-
-    assert torch is not None
-    with nullcontext() if number is None else as_many(number):
-        yield

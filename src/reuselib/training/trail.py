@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SHARE = 0.01
 """Of the time of a training that may go into its trail, besides the first entry and the last."""
+COPIED = 2**28
+"""Bytes of tensors that are brought to the CPU at once."""
 MAX_PERIODIC = 1_000
 """Entries at multiples of `every`."""
 
@@ -138,9 +140,18 @@ def rounded_up(number: float) -> int:
 
 
 def tensor_digests(tensors: Mapping[str, Tensor]) -> list[TensorRow]:
-    """Type, shape and digest of tensors in memory, wherever they are."""
-    codes = dtype_codes()
-    digests = sha256_memory([raw_bytes(tensor) for tensor in tensors.values()])
+    """Type, shape and digest of tensors in memory, wherever they are.
+
+    Those that must be copied first, because they are not on the CPU, are copied a few at a time.
+    """
+    codes, digests = dtype_codes(), list[str]()
+    waiting: list[memoryview] = []
+    for tensor in tensors.values():
+        waiting.append(raw_bytes(tensor))
+        if tensor.device.type != "cpu" and sum(each.nbytes for each in waiting) >= COPIED:
+            digests += sha256_memory(waiting)
+            waiting = []
+    digests += sha256_memory(waiting)
     return [
         TensorRow(name, codes[tensor.dtype], tuple(tensor.shape), digest, "")
         for (name, tensor), digest in zip(tensors.items(), digests, strict=True)
