@@ -106,3 +106,22 @@ class TestFlat:
 
         assert not [name for name in found if name not in known and not name.startswith("step_")]
         assert {"accuracy", "flops", "agreement", "ece", "origin_kl", "speedup"} <= found.keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("[]", "no mapping"),
+        ('{"strange":1}', "no mapping of known figures"),
+        ('{"after":[]}', "'after' is a list"),
+        ('{"test":null}', "'test' is a NoneType"),
+        ('{"after":{"accuracy":"high"}}', "more than numbers"),
+        ('{"after":{"accuracy":true}}', "more than numbers"),
+    ],
+)
+def test_what_a_stranger_wrote_is_refused(tmp_path, content, why):
+    (tmp_path / "lineage").mkdir()
+    (tmp_path / "lineage/metrics.json").write_text(content)
+
+    with pytest.raises(IntegrityError, match=why):
+        read_figures(tmp_path)

@@ -143,8 +143,8 @@ def recorded_claims(folder: Path, manifest: Manifest) -> Iterator[Claim | Checke
     """The metrics that a derivation measured of its child, which the record states."""
     try:
         figures = read_figures(folder)
-        rows = figures.test.get("rows") if figures.test else None
-    except (ReuseError, TypeError, OSError) as error:
+        rows = figures.test.get("rows")
+    except (ReuseError, OSError) as error:
         yield _unread(f"the recorded metrics cannot be read: {error}", source="record")
         return
     digest = dataset_digest(manifest)

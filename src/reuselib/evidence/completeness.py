@@ -245,7 +245,7 @@ def _share(attributes: tuple[Attribute, ...] | list[Attribute]) -> float:
 def _figures(folder: Path) -> Figures:
     try:
         return read_figures(folder)
-    except (ReuseError, TypeError, OSError):
+    except (ReuseError, OSError):
         return Figures()
 
 

@@ -7,11 +7,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reuselib.errors import IntegrityError
 from reuselib.lineage import canonical
 from reuselib.lineage.record import METRICS
 
 if TYPE_CHECKING:
     from reuselib.adapter import Json
+
+
+_NUMBERS = ("before", "after", "quality", "quality_before", "step")
+"""Figures that map names to numbers only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +98,29 @@ class Figures:
 
 
 def read_figures(folder: Path) -> Figures:
-    """The figures of a child; empty for a base."""
+    """The figures of a child; empty for a base.
+
+    Raises:
+        IntegrityError: what is there is not in the form that `to_json` gives. Strangers write this file too.
+    """
     path = folder / METRICS
-    return Figures(**canonical.loads(path.read_bytes())) if path.exists() else Figures()
+    if not path.exists():
+        return Figures()
+    value = canonical.loads(path.read_bytes(), path=METRICS)
+    kinds: dict[str, Any] = Figures().to_json()
+    if not isinstance(value, dict) or not value.keys() <= kinds.keys():
+        raise _refused("it is no mapping of known figures")
+    for name, found in value.items():
+        if not isinstance(found, type(kinds[name])):
+            raise _refused(f"{name!r} is a {type(found).__name__}")
+        if name in _NUMBERS and not all(map(_is_number, found.values())):
+            raise _refused(f"{name!r} holds more than numbers")
+    return Figures(**value)
+
+
+def _refused(why: str) -> IntegrityError:
+    return IntegrityError("BAD_MANIFEST", f"{METRICS}: {why}", path=METRICS)
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
