@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -106,6 +107,28 @@ class TestEveryRecord:
         assert row
         assert f"`{manifest.relation}`" in row[0]
         assert {f"`{parent.role}`" for parent in manifest.parents} <= set(row[0].split("| ")[-1].strip(" |").split(", "))  # fmt: skip
+
+
+def test_every_key_that_a_structure_may_have_is_on_the_page():
+    """Also those that no golden record has: what the strict readers of structures ask for, by name."""
+    asked: set[str] = set()
+    for path in sorted((ROOT / "src/reuselib").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Structure.read":
+                given = [
+                    *node.args,
+                    *(each.value for each in node.keywords if each.arg == "optional"),
+                ]
+                asked |= {
+                    part.value
+                    for each in given
+                    for part in ast.walk(each)
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str)
+                }
+    told = {key.rpartition(".")[2] for kind in catalog.ADAPTERS for key in keys(section(kind))}
+
+    assert {"trained", "saved", "dora", "loose"} <= asked
+    assert asked <= told
 
 
 def test_every_adapter_has_a_section():

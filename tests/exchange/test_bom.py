@@ -149,10 +149,11 @@ class TestContent:
         check_bom(written)
 
     def test_what_is_not_known_is_not_there(self, cut):
-        base, *_ = cut.manifest.definition.dependencies
-        statement = cut.manifest.definition.dependencies[1]
+        base, statement, *_ = cut.manifest.definition.dependencies
+        base = replace(base, annotations={})
         bare = replace(
             cut.manifest,
+            annotations={},
             definition=replace(
                 cut.manifest.definition, dependencies=(base, statement), task=None, data=None
             ),

@@ -60,6 +60,7 @@ class TestFrontMatter:
             "base_model_relation": "adapter",
             "library_name": "peft",
             "pipeline_tag": "text-classification",
+            "license": "apache-2.0",
             "metrics": sorted(figures.after),
             "tags": ["reuselib", "lora"],
             "model-index": [
@@ -166,10 +167,11 @@ class TestFrontMatter:
         assert "a" * 40 in page
 
     def test_a_licence_is_told_in_the_form_of_the_hub_and_only_if_recorded(self, lora):
-        licensed = replace(lora.manifest, annotations={"license": "Apache-2.0"})
+        licensed = replace(lora.manifest, annotations={"license": "Llama3.1"})
+        silent = replace(lora.manifest, annotations={})
 
-        assert front(replace(lora, manifest=licensed))["license"] == "apache-2.0"
-        assert "license" not in front(lora)
+        assert front(replace(lora, manifest=licensed))["license"] == "llama3.1"
+        assert "license" not in front(replace(lora, manifest=silent))
 
     @pytest.mark.parametrize(
         "root",
