@@ -194,6 +194,14 @@ class TestContent:
         check_bom(written)
         assert manifest_of_bom(written) == hostile.payload()
 
+    def test_nothing_is_written_that_could_not_be_read_back(self, cut, monkeypatch):
+        monkeypatch.setattr("reuselib.exchange.bom.MAX_BYTES", len(bom(cut)) - 1)
+
+        with pytest.raises(IntegrityError) as caught:
+            bom(cut)
+
+        assert caught.value.code == "LIMIT"
+
     def test_the_same_record_gives_the_same_bill(self, cut):
         assert bom(cut) == bom(Dossier.read(golden("cut")))
         assert bill(cut)["serialNumber"] != bill(Dossier.read(golden("int8")))["serialNumber"]

@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from reuselib.adapter import Json
 
 SPEC = "1.7"
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = 64 * 2**20
 """Of a bill: manifests of a whole history, a third longer in base64."""
 
 
 def bom(dossier: Dossier) -> bytes:
-    """The bill, as JSON for people and programs. What the record does not know is left out."""
+    """The bill, as JSON for people and programs. What the record does not know is left out.
+
+    Raises:
+        IntegrityError: `LIMIT`, the history is longer than `manifest_of_bom` would read.
+    """
     manifest = dossier.manifest
     finished = manifest.details.finished
     version = manifest.details.versions.get("reuselib")
@@ -54,7 +58,14 @@ def bom(dossier: Dossier) -> bytes:
         ],
         "formulation": [formulation(dossier)],
     }
-    return (json.dumps(bill, indent=1, ensure_ascii=False) + "\n").encode()
+    written = (json.dumps(bill, indent=1, ensure_ascii=False) + "\n").encode()
+    if len(written) > MAX_BYTES:
+        raise IntegrityError(
+            "LIMIT",
+            f"the bill would have {len(written)} bytes, at most {MAX_BYTES} are read",
+            fix="export the statement instead: `--to intoto`",
+        )
+    return written
 
 
 def manifest_of_bom(data: bytes) -> bytes:
