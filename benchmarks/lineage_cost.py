@@ -78,18 +78,45 @@ class Clock:
         return call
 
 
+@dataclass
+class Training:
+    """One training and its trail."""
+
+    recorder: Recorder
+    began: float = field(default_factory=time.perf_counter)
+    ended: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Steps and seconds, and what share of these the trail took."""
+        recorder, seconds = self.recorder, self.ended - self.began
+        return {
+            "steps": recorder.entries[-1].step,
+            "every": recorder.every,
+            "entries": len(recorder.entries),
+            "seconds": seconds,
+            "trail_seconds": recorder.seconds,
+            "share": recorder.seconds / seconds,
+        }
+
+
 @contextmanager
-def watching(clock: Clock, measuring: Clock) -> Iterator[list[Recorder]]:
+def watching(clock: Clock, measuring: Clock) -> Iterator[list[Training]]:
     """Count within; the recorders of all trainings are collected, because they know what they take."""
-    recorders: list[Recorder] = []
-    begin = Recorder.__post_init__
+    recorders: list[Training] = []
+    begin, finish = Recorder.__post_init__, Recorder.finish
 
     def begun(self: Recorder) -> None:
+        recorders.append(Training(self))
         begin(self)
-        recorders.append(self)
+
+    def finished(self: Recorder) -> Any:
+        found = finish(self)
+        recorders[-1].ended = time.perf_counter()
+        return found
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(Recorder, "__post_init__", begun))
+        stack.enter_context(patch.object(Recorder, "finish", finished))
         for part, places in (*PARTS.items(), ("measuring", MEASURING)):
             counter = measuring if part == "measuring" else clock
             for place in places:
@@ -106,11 +133,11 @@ def watching(clock: Clock, measuring: Clock) -> Iterator[list[Recorder]]:
 def measure(recipe: Recipe) -> dict[str, Any]:
     """Run a recipe in an empty store; times in seconds, and the share of the lineage."""
     clock, measuring = Clock(), Clock()
-    with tempfile.TemporaryDirectory() as folder, watching(clock, measuring) as recorders:
+    with tempfile.TemporaryDirectory() as folder, watching(clock, measuring) as trainings:
         began = time.perf_counter()
         recipe.run(Runtime(store=Path(folder)))
         total = time.perf_counter() - began
-    parts = {**clock.seconds, "trail": sum(each.seconds for each in recorders)}
+    parts = {**clock.seconds, "trail": sum(each.recorder.seconds for each in trainings)}
     return {
         "total": total,
         "measuring": sum(measuring.seconds.values()),
@@ -118,15 +145,7 @@ def measure(recipe: Recipe) -> dict[str, Any]:
         "share": sum(parts.values()) / total,
         "share_of_what_is_not_measuring": sum(parts.values())
         / (total - sum(measuring.seconds.values())),
-        "trails": [
-            {
-                "steps": each.entries[-1].step,
-                "every": each.every,
-                "entries": len(each.entries),
-                "seconds": each.seconds,
-            }
-            for each in recorders
-        ],
+        "trainings": [each.to_json() for each in trainings],
     }
 
 
@@ -158,9 +177,9 @@ def main() -> None:
         found = measure(read)
     for part, seconds in sorted(found["parts"].items(), key=lambda each: -each[1]):
         print(f"{part:<16} {seconds:8.2f} s  {seconds / found['total']:6.2%}")
-    for trail in found["trails"]:
+    for each in found["trainings"]:
         print(
-            f"  trail of {trail['steps']} steps: {trail['entries']} entries, {trail['seconds']:.2f} s"
+            f"  {each['steps']} steps in {each['seconds']:.1f} s: {each['entries']} entries, {each['share']:.2%} of it"
         )
     print(f"{'measuring':<16} {found['measuring']:8.2f} s  (apart)")
     print(f"{'whole run':<16} {found['total']:8.2f} s")

@@ -21,5 +21,6 @@ def test_the_benchmark_tells_what_each_part_of_the_record_costs(tmp_path: Path) 
     assert all(seconds > 0 for seconds in result["parts"].values())
     assert 0 < sum(result["parts"].values()) < result["total"]
     assert 0 < result["measuring"] < result["total"]
-    assert [trail["steps"] for trail in result["trails"]] == [8, 8]
+    assert [each["steps"] for each in result["trainings"]] == [8, 8]
+    assert all(0 < each["trail_seconds"] < each["seconds"] for each in result["trainings"])
     assert str(Path.home()) not in output.read_text()
