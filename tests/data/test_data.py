@@ -114,6 +114,7 @@ def test_data_is_a_plain_hashable_value():
     [
         ({"source": "sample:sense"}, "did you mean 'sample:senses'?"),
         ({"source": "no such thing"}, "is not a source of rows"),
+        ({"source": "a" * 5000}, "is not a source of rows"),
         ({"source": ""}, "is not a source of rows"),
         ({"source": "./r.jsonl", "revision": "main"}, "revision 'main' has no effect"),
         ({"source": "sample:senses", "subset": "x"}, "subset 'x' has no effect"),

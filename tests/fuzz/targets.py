@@ -292,7 +292,7 @@ superseded: ["%b"]
 licences: [MIT, Apache-2.0]
 min_completeness: 0.75
 claims: hold
-allow: [CHAT_TEMPLATE]
+allow: [TEMPLATE_CODE]
 """ % DIGEST.encode()
 
 _CARD = b"""\

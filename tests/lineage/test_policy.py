@@ -16,7 +16,7 @@ superseded: ["{digest}"]
 licences: [Apache-2.0]
 min_completeness: 0.5
 claims: hold
-allow: [CHAT_TEMPLATE]
+allow: [TEMPLATE_CODE]
 """
 
 
@@ -43,7 +43,7 @@ def test_every_field_is_read_and_paths_are_those_of_the_file(tmp_path, monkeypat
         licences=("Apache-2.0",),
         min_completeness=0.5,
         claims="hold",
-        allow=("CHAT_TEMPLATE",),
+        allow=("TEMPLATE_CODE",),
     )
 
 
@@ -62,6 +62,7 @@ WRONG = {
     "max_age_days: 0": "policy.yaml:1: max_age_days: expected at least 1; got 0",
     "max_age_days: '7'": "policy.yaml:1: max_age_days: expected",
     "min_completeness: 2": "policy.yaml:1: min_completeness: expected a share from 0 to 1; got 2",
+    "allow: [CHAT_TEMPLATE]": "policy.yaml:1: allow[0]: `CHAT_TEMPLATE` is no danger",
     "superseded: [abc]": "policy.yaml:1: superseded[0]: expected 64 lower-case hex digits",
     "unrecorded: no": "policy.yaml:1: unrecorded: ",
     "claims: hold\nclaims: hold": "policy.yaml:2: claims: `claims` is given twice",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = Literal["sample", "imagefolder", "file", "hub"]
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _FORMS = "a hub id (org/name), ./file.jsonl, ./folder, imagefolder:./folder or sample:name"
 
 
@@ -104,7 +104,7 @@ def require_known(source: str) -> None:
         )
     if kind == "hub" and not _HUB_ID.fullmatch(source):
         raise SourceError(
-            f"'{source}' is not a source of rows",
+            f"'{source[:120]}' is not a source of rows",
             expected=_FORMS,
             fix="begin a path with ./ or /",
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from reuselib.errors import Problem, RecipeError, SourceError
+from reuselib.scanning.hazards import CODES
 from reuselib.values.binding import FAILED, Binder
 from reuselib.values.document import parse, spell
 
@@ -42,7 +43,7 @@ class Policy:
     claims: Literal["hold", "not contradicted"] = "not contradicted"
     """Whether `audit` accepts a claim that it cannot measure."""
     allow: tuple[str, ...] = ()
-    """Codes of scan warnings that are accepted, such as `CHAT_TEMPLATE`."""
+    """Codes of dangers that a scan may find and that are accepted, such as `TEMPLATE_CODE`."""
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
@@ -67,6 +68,13 @@ class Policy:
         if self.min_completeness is not None and not 0 <= self.min_completeness <= 1:
             what = f"expected a share from 0 to 1; got {self.min_completeness}"
             yield Problem("", "min_completeness", what)
+        dangers = [code for code, severity in CODES.items() if severity == "danger"]
+        for index, code in enumerate(self.allow):
+            if code not in dangers:
+                what = (
+                    f"`{code[:80]}` is no danger that a scan finds; there are: {', '.join(dangers)}"
+                )
+                yield Problem("", spell(("allow", index)), what)
         for index, digest in enumerate(self.superseded):
             if not re.fullmatch("[0-9a-f]{64}", digest):
                 what = f"expected 64 lower-case hex digits; got {digest[:80]!r}"
