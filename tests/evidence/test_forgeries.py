@@ -8,12 +8,7 @@ from reuselib import catalog
 from reuselib.evidence.prove import prove_step
 from reuselib.lineage.verify import verify
 from reuselib.testing.forgeries import FORGERIES
-from reuselib.testing.honest import CHAINS, Honest
-
-
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory):
-    return Honest(tmp_path_factory.mktemp("honest"))
+from reuselib.testing.honest import CHAINS
 
 
 def test_every_adapter_has_an_honest_child_and_forgeries_of_it():
