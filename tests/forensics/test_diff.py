@@ -255,3 +255,23 @@ def test_the_verb_prints_what_moved_and_what_was_not_checked(tmp_path, bert, cap
     assert "not checked: " in shown
     assert main(["diff", str(bert), str(made), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["changed"] == 18
+
+
+def test_codes_that_were_not_rounded_to_the_nearest_are_quantized_too(tmp_path, bert):
+    """As methods leave them that make up for the errors of some weights with others."""
+
+    def change(values):
+        values = zoo.int8(values)
+        for name, value in values.items():
+            if value.dtype == torch.int8:
+                values[name] = (
+                    (value.int() + torch.arange(value.numel()).view_as(value) % 13 - 6)
+                    .clamp(-128, 127)
+                    .to(torch.int8)
+                )
+        return values
+
+    found = diff(bert, zoo.made_from(bert, tmp_path / "m", change)).relation
+
+    assert (found.kind, found.child) == ("quantized", "B")
+    assert "not by rounding to the nearest alone" in found.text

@@ -83,7 +83,7 @@ def test_memory_beyond_the_limit_is_found(tmp_path):
 
 
 def test_the_command_prints_a_table_and_says_how_it_ended(capsys):
-    assert run.main(["--inputs", "30", "--only", "checksums"]) == 0
+    assert run.main(["--inputs", "30", "--only", "checksums", "--small"]) == 0
 
     out = capsys.readouterr().out
-    assert f"{30 + len(EVERY['checksums'].bombs)} inputs, 0 not handled" in out
+    assert "30 inputs, 0 not handled" in out

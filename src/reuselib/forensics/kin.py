@@ -179,11 +179,17 @@ def _moved(change: TensorChange) -> float | None:
 def _with_new_head(evidence: Evidence, one: int, other: int) -> int | None:
     """The model that has tensors of its own outside all blocks, if only one has."""
     added, removed = (
-        [c for c in evidence.of(kind) if block_of(c.name) is None] for kind in ("added", "removed")
+        [c for c in evidence.of(kind) if block_of(c.name) is None and _is_trained(c)]
+        for kind in ("added", "removed")
     )
     if bool(added) == bool(removed):
         return None
     return other if added else one
+
+
+def _is_trained(change: TensorChange) -> bool:
+    """Whether it holds weights, unlike positions and other counts that one library stores and another does not."""
+    return any("F" in dtype for dtype in change.dtypes)
 
 
 def _order(link: _Link, views: Sequence[View]) -> tuple[float, int, tuple[int, int]]:

@@ -18,7 +18,6 @@ _SHORT = ("BF16", "F16", "F8_E4M3", "F8_E5M2")
 RELATED = 0.5
 """Cosine between two matrices above which they are not independent: that of random ones is 0 within
 1 over the root of their size."""
-_MAX_STEPS = 4.0
 
 Side = Literal["A", "B", ""]
 
@@ -208,7 +207,7 @@ def _cast(e: Evidence) -> Relation | None:
 
 def _quantized(e: Evidence) -> Relation | None:
     layers = [c for c in e.changed if c.steps is not None]
-    near = [c for c in layers if c.steps is not None and c.steps <= _MAX_STEPS and _alike(c)]
+    near = [c for c in layers if _alike(c)]
     if not near or len(near) < len(layers) / 2:
         return None
     in_b = near[0].dtypes[1] in INTEGER
@@ -219,13 +218,14 @@ def _quantized(e: Evidence) -> Relation | None:
     rest = f"; {others} other tensors changed" if others else ""
     text = (
         f"{child} looks like {parent} quantized to {schemes}: {len(near)} layers, at most {worst:.2f} "
-        f"steps away{rest}"
+        f"steps away{'' if worst <= 0.51 else ', so not by rounding to the nearest alone'}{rest}"
     )
     return Relation("quantized", text, child, e.score)
 
 
 def _masked(e: Evidence) -> Relation | None:
-    gaps = [c.delta for c in e.changed if c.is_matrix and c.delta]
+    # codes are zero wherever a weight is small, which is no mask
+    gaps = [c.delta for c in e.changed if c.is_matrix and c.delta and c.steps is None]
     lost, gained = sum(g.lost for g in gaps), sum(g.gained for g in gaps)
     hit = [g for g in gaps if max(g.lost, g.gained) > 0.05 * g.num]
     if not hit or max(lost, gained) < 20 * min(lost, gained):
