@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -229,6 +230,22 @@ def test_ancestors_that_left_the_store_are_read_from_their_children(tmp_path):
     child("last", [("base", middle)]).file(tmp_path)
 
     assert [name for _, name, _ in names(trace_store(tmp_path))] == ["base", "middle", "last"]
+
+
+def test_pipes_in_place_of_files_are_not_waited_for(tmp_path):
+    one = child("one", [("base", base())])
+    for name in (MANIFEST, f"{ANCESTORS}/{base().sha256}.json", METRICS):
+        store = tmp_path / name.replace("/", "-")
+        folder = one.file(store)
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+        assert trace_store(store).nodes
+        if name == MANIFEST:
+            with pytest.raises(SourceError, match="not a file"):
+                trace(folder)
+        else:
+            assert trace(folder).nodes
 
 
 def test_the_same_store_gives_the_same_trace(tmp_path):

@@ -265,6 +265,8 @@ def recorded_change(manifest: Manifest, folder: Path) -> Change | None:
 def _beside_child(parent: Parent, folder: Path) -> bytes | None:
     """From the ancestors that a child carries."""
     path = folder / ANCESTORS / f"{parent.manifest_sha256}.json"
+    if not path.is_file():
+        return None
     try:
         with path.open("rb") as file:
             return file.read(canonical.MAX_BYTES + 1)

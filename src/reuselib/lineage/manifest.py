@@ -7,6 +7,7 @@ content always has the same digest.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -142,9 +143,13 @@ class Manifest:
 
 def read_payload(folder: Path) -> bytes:
     """The bytes of a folder's manifest, unread."""
+    path = folder / MANIFEST
     try:
+        if path.exists() and not path.is_file():
+            # a pipe of that name would wait for ever
+            raise OSError(errno.EINVAL, "it is not a file")
         # One byte more than is accepted, so that a huge file is refused rather than loaded.
-        with (folder / MANIFEST).open("rb") as file:
+        with path.open("rb") as file:
             return file.read(canonical.MAX_BYTES + 1)
     except OSError as error:
         raise SourceError(
