@@ -123,3 +123,8 @@ def test_a_stream_without_end_is_left_after_a_while(monkeypatch):
 def test_no_bytes_break_it(data):
     read_pickles(io.BytesIO(data))
     read_pickles(io.BytesIO(b"\x80\x04" + data))
+
+
+@pytest.mark.parametrize("name", ["nested", "pickle.loads"])
+def test_a_pickle_in_the_bytes_of_a_pickle_is_read_too(name):
+    assert ("posix", "system") in names(pickles(Path("m"))[name])
