@@ -7,25 +7,24 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.errors import TrainingError
-from reuselib.progress import Progress, Report
+from reuselib.progress import Progress
 from reuselib.training.accelerating import opened, prepared, settings
 from reuselib.training.batching import costs, micro_batches, plan_batches, share
 from reuselib.training.checks import check, num_epochs, num_micro_rows, num_steps
 from reuselib.training.device import placed, target_device
 from reuselib.training.evaluate import evaluate
+from reuselib.training.job import FitResult, Job
 from reuselib.training.optimizer import adamw, clip, set_learning_rate
-from reuselib.training.plan import FitPlan, ParameterGroup
+from reuselib.training.plan import FitPlan
 from reuselib.training.precision import resolve
-from reuselib.training.replay import Replay, Stopped
+from reuselib.training.replay import Stopped
 from reuselib.training.resuming import capture, resume
 from reuselib.training.schedule import factor
 from reuselib.training.seeds import seeded
 from reuselib.training.stages import Stages
-from reuselib.training.state import Keeper
 from reuselib.training.stopping import Best
 from reuselib.training.threads import all_cores
 from reuselib.training.trail import Recorder
@@ -37,53 +36,8 @@ if TYPE_CHECKING:
     from accelerate.optimizer import AcceleratedOptimizer
     from torch import Tensor, nn
 
-    from reuselib.adapter import Attach, Objective
     from reuselib.lineage.trail import Trail
-    from reuselib.task import Batch, Examples, Processor, Task
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What to train on, and whom to tell."""
-
-    task: Task
-    processor: Processor
-    train: Examples
-    validation: Examples | None = None
-    """Looked at after each epoch when the plan stops early; otherwise not at all."""
-    seed: int = 0
-    groups: Sequence[ParameterGroup] = ()
-    objective: Objective | None = None
-    """Replaces the task's loss; like it, summed over the batch's targets."""
-    attach: Attach | None = None
-    """What the objective finds in a batch besides the task's tensors."""
-    sparse: Sequence[str] = ()
-    """Names of parameters whose zeros stay zero."""
-    trackers: tuple[str, ...] = ()
-    """Names that accelerate knows, such as `tensorboard`."""
-    logging_dir: Path | None = None
-    report: Report | None = None
-    trail: bool = True
-    """Whether to take digests of the state on the way; they change no weight."""
-    keeper: Keeper | None = None
-    """Keeps states on the way, in one process only."""
-    replay: Replay | None = None
-    """What of a recorded training to do again."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """How the training went."""
-
-    metrics: dict[str, float]
-    """`train_loss` (mean over the targets of the last epoch), `num_steps`, `num_examples`, `epochs`, `seconds`,
-    `examples_per_second`; with early stopping also `best_epoch` (from 0) and `validation_<metric>`."""
-    facts: dict[str, str | int]
-    """In what way: `precision`, `device`, `num_processes`, `num_threads`."""
-    trail: Trail | None = None
-    """Digests of the state on the way; only the first of several processes has it."""
-    trail_seconds: float = 0.0
-    """What that took, of the `seconds`."""
+    from reuselib.task import Batch
 
 
 def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
