@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from io import StringIO
+from itertools import chain
 from json.encoder import encode_basestring
 from types import NoneType
 from typing import TYPE_CHECKING, NoReturn, cast
@@ -174,8 +175,8 @@ def _check(value: object, path: str = "", depth: int = 0) -> None:
         if depth == MAX_DEPTH:
             raise IntegrityError("BAD_JSON", f"nested deeper than {MAX_DEPTH} levels", path=path)
         items = cast("Mapping[object, object] | list[object]", value)
-        for item in items:
-            _check(item, path, depth + 1)
-        if kind is dict or isinstance(items, Mapping):
-            for item in items.values():
+        both = items.values() if kind is dict or isinstance(items, Mapping) else ()
+        for item in chain(items, both):
+            # most of what a record holds is short text, not worth a call
+            if type(item) is not str or not item.isascii():
                 _check(item, path, depth + 1)
