@@ -142,7 +142,11 @@ def test_options_out_of_range_are_refused(options):
 class TestProof:
     """One forged child a claim."""
 
-    parent = {"a.weight": torch.ones(2, 2), "b.weight": torch.zeros(3), "n.running_mean": torch.ones(1)}
+    parent = {
+        "a.weight": torch.ones(2, 2),
+        "b.weight": torch.zeros(3),
+        "n.running_mean": torch.ones(1),
+    }
     structure = {"trained": ["b.weight"], "statistics": ["n.running_mean"]}
 
     def failing(self, child, parent=None):

@@ -31,4 +31,6 @@ def test_every_lie_is_found(tmp_path):
     found = [line for line in lines if line.startswith("found by")]
     assert lines[0].endswith(": proven")
     assert len(found) == len(FOUND_BY)
-    assert all(line.startswith(f"found by {how}") for line, how in zip(found, FOUND_BY, strict=True))
+    assert all(
+        line.startswith(f"found by {how}") for line, how in zip(found, FOUND_BY, strict=True)
+    )

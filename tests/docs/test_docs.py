@@ -291,7 +291,11 @@ def test_every_adapter_has_a_card_with_the_same_headings():
 
 def test_every_code_of_an_integrity_error_is_explained():
     source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
-    raised = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+|LIMIT|TRUNCATED|UNREADABLE|UNSIGNED|STALE|CONFLICT)"', source))
+    raised = set(
+        re.findall(
+            r'"([A-Z]+(?:_[A-Z]+)+|LIMIT|TRUNCATED|UNREADABLE|UNSIGNED|STALE|CONFLICT)"', source
+        )
+    )
     codes = {
         code
         for code in raised

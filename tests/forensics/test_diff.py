@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from forensics import zoo
-from forensics.histories import base as root
-from forensics.histories import child
 from reuselib.cli import main
 from reuselib.errors import IntegrityError, SourceError
 from reuselib.forensics.diff import diff
+from reuselib.testing.histories import base as root
+from reuselib.testing.histories import child
 
 CASES = {
     "same": (lambda w: w, "same", ""),

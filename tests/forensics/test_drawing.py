@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from forensics.histories import base, child
 from reuselib.cli.tree import show_trace
 from reuselib.forensics.drawing import plain
 from reuselib.forensics.trace import trace
+from reuselib.testing.histories import base, child
 
 HOSTILE = 'a"];\n} evil -> b [x="\\" #quot; <script>`|\u202e\x1b[31m[bold red]\u2028&é'
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from forensics.histories import Model, base, child, fill_store
 from reuselib.cli import main
 from reuselib.errors import IntegrityError, SourceError
 from reuselib.forensics.trace import trace, trace_store
 from reuselib.lineage.chain import ANCESTORS
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.record import METRICS
+from reuselib.testing.histories import Model, base, child, fill_store
 
 
 def names(found):

@@ -12,7 +12,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from forensics.histories import base, child
 from fuzz import bombs
 from fuzz.mutations import damaged_bytes, damaged_value, written
 from lineage.folders import draft_of
@@ -26,6 +25,7 @@ from reuselib.recipe import Recipe
 from reuselib.signing.bundle import MEDIA_TYPE, PAYLOAD_TYPE, read_bundle
 from reuselib.signing.dsse import read_envelope
 from reuselib.signing.statement import PREDICATE_TYPE, STATEMENT_TYPE
+from reuselib.testing.histories import base, child
 from reuselib.values.front_matter import CARD, read_front_matter
 
 RECIPES = Path(__file__).parents[2] / "recipes"

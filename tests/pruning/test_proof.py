@@ -194,5 +194,5 @@ class TestRecord:
 
     @pytest.mark.parametrize("value", [None, 3, [], {}, {"cut": PLAN.to_json()}])
     def test_something_else_is_refused(self, value):
-        with pytest.raises(IntegrityError, match="is missing|must be an object"):
+        with pytest.raises(IntegrityError, match=r"is missing|must be an object"):
             Record.of_json(value)

@@ -124,5 +124,8 @@ def _largest_pair(weight: Tensor) -> Tensor:
     import torch
 
     padded = torch.nn.functional.pad(weight, (0, weight.shape[-1] % 2)).unflatten(-1, (-1, 2))
-    above, below = padded.clamp(min=0).sum(-1), (-padded).clamp(min=0).sum(-1)
+    # not by sum(), which is slow along so short a dimension
+    first, second = padded[..., 0], padded[..., 1]
+    above = first.clamp(min=0) + second.clamp(min=0)
+    below = (-first).clamp(min=0) + (-second).clamp(min=0)
     return torch.maximum(above, below).amax(dim=-1, keepdim=True)

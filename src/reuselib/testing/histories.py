@@ -25,6 +25,7 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 def digest(text: str) -> str:
+    """A digest that is like no other."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -38,9 +39,11 @@ class Model:
 
     @property
     def sha256(self) -> str:
+        """Of the manifest."""
         return self.manifest.sha256
 
     def write(self, folder: Path) -> Path:
+        """Make a model folder of it that holds a record and nothing else."""
         (folder / ANCESTORS).mkdir(parents=True)
         (folder / MANIFEST).write_bytes(self.manifest.payload())
         if self.figures:
@@ -55,6 +58,7 @@ class Model:
 
 
 def base(name: str = "base") -> Model:
+    """A root."""
     return Model(Manifest.pin(name, Digests(digest(name), digest(f"{name} t")), source=f"./{name}"))
 
 
