@@ -205,6 +205,14 @@ def test_signature_is_demanded(folder, tmp_path):
     assert code(folder, policy=policy, require=["signed"]) == "UNTRUSTED_SIGNER"
 
 
+def test_key_that_came_with_the_model_counts_for_nothing(folder, tmp_path):
+    public = make_keys(tmp_path / "key")
+    inside = Path(shutil.copy(public, folder / "README.md"))
+    sign(folder, tmp_path / "key")
+
+    assert code(folder, policy=Policy(trusted_keys=(str(inside),))) == "UNTRUSTED_SIGNER"
+
+
 def test_signature_without_anybody_to_trust_cannot_be_demanded(folder):
     with pytest.raises(RecipeError, match="needs somebody to trust"):
         load(folder, require=["signed"])

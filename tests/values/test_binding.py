@@ -127,6 +127,15 @@ def test_what_does_not_fit_is_told_with_what_would(text, expected):
     assert problems(text) == [expected]
 
 
+def test_long_text_is_not_repeated():
+    secret = "A1b2" * 30
+
+    [told] = problems(f"{{must: 1, inner: {secret}}}")
+
+    assert told.startswith("inner: expected a mapping, such as `{epochs: ...}`; got ")
+    assert secret not in told
+
+
 def test_all_problems_are_told_at_once():
     told = problems(
         "{must: x, flg: true, words: [1, 2], pets: [{cat: {lives: a, fit: {epochs: b}}}]}"

@@ -26,6 +26,7 @@ from reuselib.lineage.store import Store
 from reuselib.lineage.verify import verify
 from reuselib.model.model import Model
 from reuselib.model.opening import read_manifest
+from reuselib.signing.check import refuse_keys_inside
 
 if TYPE_CHECKING:
     from reuselib.task import Task
@@ -66,6 +67,8 @@ def load(
     """
     demanded = Policy.read(policy) if isinstance(policy, Path) else policy or Policy(require=())
     demanded = replace(demanded, require=tuple(dict.fromkeys((*demanded.require, *require))))
+    # The copy is elsewhere, so that verifying it would not notice.
+    refuse_keys_inside(Path(folder), demanded)
     place = Store.default(store)
     with ExitStack() as stack:
         with writing(place.path):

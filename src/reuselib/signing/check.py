@@ -48,7 +48,7 @@ def check_signature(folder: Path, policy: Policy, files: Mapping[str, str]) -> C
         SourceError: a key or certificate of the policy cannot be read.
         MissingExtra: `reuselib[sign]` is not installed.
     """
-    _refuse_keys_inside(folder, policy)
+    refuse_keys_inside(folder, policy)
     return check_bundle(_read(folder), folder, policy, files)
 
 
@@ -84,8 +84,12 @@ def _read(folder: Path) -> bytes:
         raise SourceError(f"cannot read {folder / SIGNATURE}: {error.strerror}") from error
 
 
-def _refuse_keys_inside(folder: Path, policy: Policy) -> None:
-    """Whoever made the folder would choose whom to trust."""
+def refuse_keys_inside(folder: Path, policy: Policy) -> None:
+    """Whoever made the folder would choose whom to trust.
+
+    Raises:
+        IntegrityError: `UNTRUSTED_SIGNER`, a key or authority of the policy lies in the folder.
+    """
     for path in (*policy.trusted_keys, *policy.trusted_roots):
         if Path(path).resolve().is_relative_to(folder.resolve()):
             raise IntegrityError(

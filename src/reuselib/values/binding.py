@@ -24,6 +24,8 @@ FAILED: Final = object()
 WORDS: dict[object, str] = {
     bool: "true or false", int: "an integer", float: "a number", str: "a string", types.NoneType: "null",
 }  # fmt: skip
+_LONGEST_EXAMPLE = 80
+"""Characters of a value that an example repeats."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,9 @@ def _example(own: Mapping[str, Field[Any]], value: Any) -> str:
         return "{}"
     first = next(iter(own.values()))
     shown = value if isinstance(value, str | int | float) or is_required(first) else first.default
-    return f"{{{first.name}: {shown}}}"
+    text = str(shown)
+    # what is long is no setting but a file given by mistake, such as a private key
+    return f"{{{first.name}: {text if len(text) <= _LONGEST_EXAMPLE else '...'}}}"
 
 
 def keyed_by(cls: type) -> str:
