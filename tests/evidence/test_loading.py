@@ -19,6 +19,7 @@ from reuselib.adapters.merge import Merge
 from reuselib.errors import IntegrityError, RecipeError, SourceError
 from reuselib.evidence import loading
 from reuselib.evidence.loading import load
+from reuselib.lineage.manifest import MANIFEST
 from reuselib.lineage.policy import Policy
 from reuselib.lineage.store import Store
 from reuselib.lineage.tensors import Tensors
@@ -184,6 +185,16 @@ def test_base_swapped_while_it_is_copied_is_noticed(chain, tmp_path, monkeypatch
     monkeypatch.setattr(loading, "_copy_file", change_first)
 
     assert code(chain.lora.folder, parents=[base]) == "PARENT_MISMATCH"
+
+
+def test_base_is_opened_by_the_record_that_the_history_has_of_it(chain, tmp_path):
+    base = Path(shutil.copytree(chain.base, tmp_path / "base"))
+    honest = load(chain.lora.folder, store=tmp_path / "empty", parents=[base])
+    (base / "lineage").mkdir()
+    shutil.copy(chain.lora.folder / MANIFEST, base / MANIFEST)
+
+    model = load(chain.lora.folder, store=tmp_path / "empty", parents=[base])
+    assert outputs(model).equal(outputs(honest))
 
 
 def test_base_that_is_not_at_hand_is_named(chain, tmp_path):

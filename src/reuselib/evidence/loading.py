@@ -19,13 +19,12 @@ from reuselib.lineage.chain import read_ancestors, walk
 from reuselib.lineage.digest import all_files
 from reuselib.lineage.disk import writing
 from reuselib.lineage.inventory import take_inventory
-from reuselib.lineage.manifest import Manifest
+from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.policy import Demand, Policy
 from reuselib.lineage.scratch import scratch, sweep
 from reuselib.lineage.store import Store
 from reuselib.lineage.verify import verify
 from reuselib.model.model import Model
-from reuselib.model.opening import read_manifest
 from reuselib.signing.check import refuse_keys_inside
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ def _bring(manifest: Manifest, sources: Whereabouts, target: Store) -> None:
     below: Manifest | None = manifest
     while below is not None and below.definition.internal and below.definition.internal.requires:
         parent = below.parents[0]
-        found = sources.folder(parent)
+        found, known = sources.folder(parent), sources.known(parent)
         with target.keep_root(parent.digests.dir_hash) as folder:
             _copied(found, folder, follow_links=True)
             if take_inventory(folder).digests != parent.digests:
@@ -164,4 +163,9 @@ def _bring(manifest: Manifest, sources: Whereabouts, target: Store) -> None:
                     f"{found} was changed while it was read: it is no longer {parent.name!r}",
                     fix="get the parent again",
                 )
-            below = read_manifest(folder)
+            # Its digest says nothing of its record, by which it is opened: that is what the history says of it.
+            shutil.rmtree(folder / "lineage", ignore_errors=True)
+            if known is not None and known.parents:
+                (folder / MANIFEST).parent.mkdir()
+                (folder / MANIFEST).write_bytes(known.payload())
+            below = known
