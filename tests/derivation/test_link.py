@@ -31,13 +31,14 @@ def test_the_origin_of_a_step_is_found_and_read_once(chain, tmp_path, monkeypatc
     assert [parent.role for parent in made.children[-1].manifest.parents] == ["base", "teacher"]
 
 
-def test_a_step_stands_for_its_origin_once_something_was_compressed(chain):
-    settled = chain.plan((TUNE, Prune(ffn=0.5), HEAL))
+def test_a_step_stands_for_its_origin_once_something_was_compressed(chain, tmp_path):
+    store = chain.copied_store(tmp_path)
+    settled = chain.plan((TUNE, Prune(ffn=0.5), HEAL), store=store)
     parent = as_parent(chain.tuned.folder, chain.tuned.manifest)
 
     assert not Link(settled, TUNE, parent).compressed
     assert Link(settled, Prune(ffn=0.5), parent).compressed
-    made = run((TUNE, Prune(ffn=0.5)), chain.base, chain.store, data=chain.rows)
+    made = run((TUNE, Prune(ffn=0.5)), chain.base, store, data=chain.rows)
     pruned = as_parent(made.children[-1].folder, made.children[-1].manifest)
     assert Link(settled, TUNE, pruned).compressed
     assert Link(settled, TUNE, pruned).origin.manifest.digests == made.children[0].manifest.digests
