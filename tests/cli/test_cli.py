@@ -183,11 +183,12 @@ def test_a_closed_pipe_is_no_error():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent differently there")
-def test_an_interrupt_ends_with_130_and_says_that_nothing_was_lost(tmp_path):
+@pytest.mark.parametrize(("verb", "goes_on"), [("run", True), ("audit", False)])
+def test_an_interrupt_ends_with_130_and_only_a_run_is_said_to_go_on(tmp_path, verb, goes_on):
     code = (
-        "import sys, time\nfrom reuselib.cli import main, verbs\n"
-        "@verbs.app.command()\ndef wait():\n    print('ready', flush=True)\n    time.sleep(60)\n"
-        "sys.exit(main(['wait']))\n"
+        "import sys, time\nfrom reuselib.cli import evidence, main, verbs\n"
+        f"@verbs.app.command({verb!r})\ndef wait():\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        f"sys.exit(main([{verb!r}]))\n"
     )
     started = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -204,7 +205,8 @@ def test_an_interrupt_ends_with_130_and_says_that_nothing_was_lost(tmp_path):
         _, err = process.communicate(timeout=30)
 
     assert process.returncode == 130
-    assert "nothing was lost" in err
+    assert err.startswith("interrupted")
+    assert ("goes on after the last one" in err) == goes_on
     assert "Traceback" not in err
 
 

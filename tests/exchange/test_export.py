@@ -148,3 +148,28 @@ class TestRefusals:
         for form in FORMS:
             assert export(folder, form)
         json.loads(export(folder, "spdx"))
+
+
+HOSTILE = "evil\x1b[2K\x1b[1A\x9b1A\u202e ok: accepted"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_form_holds_what_a_terminal_obeys(folder, form):
+    def rename(statement: dict) -> None:
+        statement["subject"][0]["name"] = HOSTILE
+        built = statement["predicate"]["buildDefinition"]
+        built["externalParameters"]["recipe"]["x"] = HOSTILE
+        for each in built["resolvedDependencies"]:
+            if "uri" in each:
+                each["uri"] = f"file:{HOSTILE}"
+
+    restate(folder, rename)
+
+    written = export(folder, form).decode()
+
+    if (
+        form == "intoto"
+    ):  # the exact bytes of the manifest: JSON that escapes what was there in 1963
+        assert "\x1b" not in written
+    else:
+        assert written.replace("\n", "").isprintable()

@@ -9,10 +9,12 @@ import warnings
 from collections.abc import Sequence
 
 from reuselib.errors import ReuseError
+from reuselib.values.visible import visible_lines
 
 INTERRUPTED = 130
 NOTHING_LOST = """interrupted; nothing was lost: the store holds whole children only.
 Run the same command again, and it goes on after the last one."""
+"""Said of `run`, the one verb that leaves something to go on with."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("Please report it, with the output of the same command and --debug behind it.")
         return 1
     if code == INTERRUPTED:
-        _say(NOTHING_LOST)
+        _say(NOTHING_LOST if given[:1] == ["run"] else "interrupted")
     return code
 
 
@@ -67,4 +69,4 @@ def _invoke(arguments: Sequence[str]) -> int:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{visible_lines(text)}\n")  # names in it may be those of strangers

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from reuselib.adapter import Json
+from reuselib.values.visible import visible_json
 
 Store = Annotated[
     Path | None,
@@ -44,4 +45,4 @@ Rows = Annotated[
 
 def print_json(value: Json) -> None:
     """On standard output, for programs."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(visible_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")

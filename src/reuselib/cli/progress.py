@@ -38,7 +38,11 @@ def shown() -> Iterator[Report]:
         TextColumn("{task.fields[detail]}", markup=False, style="dim"),
     )
     with Bars(*columns, console=Console(stderr=True)) as bars:
-        yield _Reporter(bars)
+        reporter = _Reporter(bars)
+        try:
+            yield reporter
+        finally:
+            reporter.settle()
 
 
 class _Reporter:
@@ -49,6 +53,11 @@ class _Reporter:
         self._phase = ""
         # Until the first report there is something to look at: loading takes some seconds.
         self._task: TaskID = bars.add_task("preparing", total=None, detail="")
+
+    def settle(self) -> None:
+        """Leave nothing turning over a message that says it came to no report at all."""
+        if not self._phase:
+            self._bars.remove_task(self._task)
 
     def __call__(self, progress: Progress) -> None:
         total = progress.total or None  # unknown: the bar only pulses

@@ -23,10 +23,11 @@ def show_trace(trace: Trace) -> None:
         console.print(text_of(line, trace), markup=False, soft_wrap=True, style=style)
     worst = f"weakest edge: {trace.tier}" if trace.edges else "no edges"
     signed = f"; signed by {plain(trace.signer)}" if trace.signer else ""
-    console.print(f"{len(trace.nodes)} models; {worst}{signed}", markup=False, soft_wrap=True)
+    many = "1 model" if len(trace.nodes) == 1 else f"{len(trace.nodes)} models"
+    console.print(f"{many}; {worst}{signed}", markup=False, soft_wrap=True)
     for at, what in enumerate(trace.unchecked):
         heading = "not checked:" if at == 0 else ""
-        console.print(f"  {heading:<13}{what}", markup=False, soft_wrap=True, style="dim")
+        console.print(f"  {heading:<13}{plain(what)}", markup=False, soft_wrap=True, style="dim")
 
 
 def text_of(line: Line, trace: Trace) -> str:

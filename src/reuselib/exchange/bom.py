@@ -20,6 +20,7 @@ from reuselib.exchange.dossier import Dossier, stamp
 from reuselib.exchange.workflow import STATEMENT, formulation
 from reuselib.lineage import canonical
 from reuselib.lineage.manifest import Manifest
+from reuselib.values.visible import visible_json
 
 if TYPE_CHECKING:
     from reuselib.adapter import Json
@@ -58,7 +59,7 @@ def bom(dossier: Dossier) -> bytes:
         ],
         "formulation": [formulation(dossier)],
     }
-    written = (json.dumps(bill, indent=1, ensure_ascii=False) + "\n").encode()
+    written = (visible_json(json.dumps(bill, indent=1, ensure_ascii=False)) + "\n").encode()
     if len(written) > MAX_BYTES:
         raise IntegrityError(
             "LIMIT",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from reuselib.exchange.dossier import Dossier, hub_name, interval
 from reuselib.lineage.manifest import MANIFEST
+from reuselib.values.visible import visible
 
 if TYPE_CHECKING:
     from reuselib.adapter import Json
@@ -176,12 +177,17 @@ def _measured(figures: Figures) -> Iterator[tuple[str, str]]:
 
 def _code(value: object) -> str:
     """A value as code, in which nothing can end the span, the cell or the line."""
-    return f"`{' '.join(str(value).split()).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
+    return f"`{_line(value).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
 
 
 def _plain(value: object) -> str:
     """A value as text: no markup, one line."""
-    return re.sub(r"([|<>\[\]`*_\\])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"([|<>\[\]`*_\\])", r"\\\1", _line(value))
+
+
+def _line(value: object) -> str:
+    """In one line, with nothing in it that a terminal would obey."""
+    return visible(" ".join(str(value).split()))
 
 
 def _yaml(value: Json) -> str:

@@ -18,6 +18,7 @@ from reuselib.exchange.dossier import Dossier, flat, stamp, text, written
 from reuselib.lineage.definition import BUILD_TYPE
 from reuselib.lineage.descriptors import Descriptor, Parent
 from reuselib.lineage.manifest import MANIFEST
+from reuselib.values.visible import visible_json
 
 if TYPE_CHECKING:
     from reuselib.adapter import Json
@@ -67,7 +68,7 @@ def spdx(dossier: Dossier) -> bytes:
             *elements,
         ],
     }
-    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+    return (visible_json(json.dumps(document, indent=1, ensure_ascii=False)) + "\n").encode()
 
 
 def _elements(dossier: Dossier) -> Iterator[Part]:

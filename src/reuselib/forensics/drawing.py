@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from typing import TYPE_CHECKING
 
 from reuselib.forensics.settings import in_short
+from reuselib.values.visible import visible
 
 if TYPE_CHECKING:
     from reuselib.adapter import Json
@@ -25,11 +25,7 @@ def draw(trace: Trace, form: Form) -> str:
 
 def plain(text: str) -> str:
     r"""One line that shows what a text holds: control, direction and other invisible characters as `\u202e`."""
-    cut = text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}..."
-    return "".join(
-        f"\\u{ord(char):04x}" if unicodedata.category(char)[0] in "CZ" and char != " " else char
-        for char in cut
-    )
+    return visible(text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}...")
 
 
 def headline(node: Node) -> str:
