@@ -84,20 +84,20 @@ def digest(folder: Path, rounds: int) -> dict[str, Any]:
     }
 
 
-def in_process(*arguments: str, python: str = "") -> dict[str, Any]:
-    """Seconds and peak memory of `reuselib <arguments>`, or of Python code, in a process of its own."""
-    command = (
-        [sys.executable, "-c", python] if python else [sys.executable, "-m", "reuselib", *arguments]
-    )
+def in_process(*arguments: str) -> dict[str, Any]:
+    """Seconds and peak memory of `reuselib <arguments>` in a process of its own; of `import torch` without any."""
+    what = "from reuselib.cli import main; main(sys.argv[1:])" if arguments else "import torch"
+    # asked of the process itself: what the system tells a parent includes the parent's own size when it forked
+    peak = "next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))"
+    code = f"import sys; {what}; sys.stdout.flush(); sys.stderr.write({peak})"
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    output = process.stdout.read() if process.stdout else ""
-    _, status, usage = os.wait4(process.pid, 0)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
     return {
         "seconds": time.perf_counter() - began,
-        "peak_bytes": usage.ru_maxrss * 1024,
-        "exit_code": os.waitstatus_to_exitcode(status),
-        "output": output,
+        "peak_bytes": 1024 * int(done.stderr.split()[-1]),
+        "output": done.stdout,
     }
 
 
@@ -114,7 +114,7 @@ def chain(store: Path, rounds: int) -> dict[str, Any]:
         "seconds": statistics.median(each["seconds"] for each in runs),
         "peak_bytes": max(each["peak_bytes"] for each in runs),
         "largest_tensor_bytes": largest,
-        "peak_bytes_of_torch_alone": in_process(python="import torch")["peak_bytes"],
+        "peak_bytes_of_torch_alone": in_process()["peak_bytes"],
     }
 
 
