@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from dataclasses import replace
@@ -254,6 +255,89 @@ class TestReading:
             with pytest.raises(IntegrityError) as caught:
                 read(data)
             assert caught.value.code in ("BAD_JSON", "WRONG_TYPE")
+
+
+def component(whole: dict) -> dict:
+    return whole["metadata"]["component"]
+
+
+def step(whole: dict) -> list[dict]:
+    return whole["formulation"][0]["workflows"][0]["inputs"]
+
+
+def parameter(whole: dict) -> dict:
+    return next(each["parameters"][0] for each in step(whole) if "parameters" in each)
+
+
+OTHER = [{"alg": "SHA-256", "content": "ab" * 32}]
+
+
+class TestAgreement:
+    """The view that people read may say nothing else than the manifest that is signed."""
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda whole: component(whole).update(name="another"),
+            lambda whole: component(whole).update(hashes=OTHER),
+            lambda whole: component(whole).update(licenses=[{"license": {"id": "MIT"}}]),
+            lambda whole: component(whole)["properties"][0].update(value="ab" * 32),
+            lambda whole: component(whole)["properties"].insert(
+                0, {"name": "reuselib:relation", "value": "import"}
+            ),
+            lambda whole: component(whole)["components"].pop(),
+            lambda whole: component(whole)["components"][0].update(hashes=OTHER),
+            lambda whole: component(whole)["components"].append(component(whole)["components"][0]),
+            lambda whole: component(whole)["pedigree"]["ancestors"].pop(),
+            lambda whole: component(whole)["pedigree"]["ancestors"].reverse(),
+            lambda whole: component(whole)["pedigree"]["ancestors"][0].update(name="gpt"),
+            lambda whole: component(whole)["pedigree"]["ancestors"][1].update(hashes=OTHER),
+            lambda whole: whole["components"][0].update(name="file:other"),
+            lambda whole: whole.update(components=[]),
+            lambda whole: parameter(whole).update(value="0.9"),
+            lambda whole: step(whole).clear(),
+        ],
+    )
+    def test_a_view_that_says_otherwise_is_refused(self, cut, change):
+        with pytest.raises(IntegrityError) as caught:
+            manifest_of_bom(edited(bom(cut), change))
+
+        assert caught.value.code == "BAD_BOM"
+
+    def test_what_others_add_is_no_contradiction(self, cut):
+        def add(whole: dict) -> None:
+            whole["signature"] = {"value": "x"}
+            component(whole)["properties"].append({"name": "ours:team", "value": "x"})
+
+        assert manifest_of_bom(edited(bom(cut), add)) == cut.manifest.payload()
+
+    def test_base64_has_one_form(self):
+        whole = next(
+            whole
+            for name in CHILDREN
+            if attached(whole := bill(Dossier.read(golden(name))))["content"].endswith("=")
+        )
+        text = attached(whole)["content"]
+        kept = text.rstrip("=")
+        # the bits behind the last byte are not read, so several texts stand for the same bytes
+        twin = f"{kept[:-1]}{chr(ord(kept[-1]) + 1)}{text[len(kept) :]}"
+        assert base64.b64decode(twin, validate=True) == base64.b64decode(text)
+
+        for other in (twin, f"{text}\n", f"é{text}", f"{text}===="):
+            attached(whole)["content"] = other
+            with pytest.raises(IntegrityError) as caught:
+                manifest_of_bom(json.dumps(whole).encode())
+            assert caught.value.code == "WRONG_TYPE"
+
+    def test_ancestors_are_manifests(self, cut):
+        def spoil(whole: dict) -> None:
+            each = next(each for each in step(whole) if "data" in each)
+            each["data"]["content"] = "e30="
+
+        with pytest.raises(IntegrityError) as caught:
+            ancestors_of_bom(edited(bom(cut), spoil))
+
+        assert caught.value.code == "BAD_MANIFEST"
 
 
 class TestValidation:

@@ -14,8 +14,11 @@ from typing import Any
 
 from fuzz import bombs
 from fuzz.mutations import damaged_bytes, damaged_value, written
+from golden import golden
 from lineage.folders import draft_of
 from reuselib.errors import ReuseError
+from reuselib.exchange.bom import bom, manifest_of_bom
+from reuselib.exchange.dossier import Dossier
 from reuselib.lineage import canonical, chain, rows, trail
 from reuselib.lineage.digest import checksums, parse_checksums
 from reuselib.lineage.headers import headers
@@ -76,6 +79,7 @@ def targets() -> tuple[Target, ...]:
             lambda data, _: parse_checksums(data),
         ),
         Target("signature", (_bundle(),), _signature, lambda data, _: read_bundle(data), 2),
+        Target("bill", (_bill(),), _bill_damage, lambda data, _: manifest_of_bom(data)),
         Target("envelope", (_envelope(),), _signature, lambda data, _: read_envelope(data)),
     )
 
@@ -126,6 +130,19 @@ def _signature(draw: Random, data: bytes) -> bytes:
     payload = base64.b64decode(envelope["payload"])
     envelope["payload"] = base64.b64encode(_json(draw, payload)).decode()
     return json.dumps(bundle).encode()
+
+
+def _bill_damage(draw: Random, data: bytes) -> bytes:
+    """A third of the time the manifest that the bill holds, under a digest that fits it."""
+    if draw.random() < 0.67:
+        return _json(draw, data)
+    bill = json.loads(data)
+    inside = bill["formulation"][0]["workflows"][0]["outputs"][-1]["data"]
+    payload = _json(draw, base64.b64decode(inside["content"]))
+    inside["content"] = base64.b64encode(payload).decode()
+    link = bill["metadata"]["component"]["externalReferences"][0]
+    link["hashes"][0]["content"] = hashlib.sha256(payload).hexdigest()
+    return json.dumps(bill).encode()
 
 
 # How they are read.
@@ -268,6 +285,10 @@ def _envelope() -> bytes:
     return canonical.dumps(
         {"payload": payload, "payloadType": PAYLOAD_TYPE, "signatures": [signature]}
     )
+
+
+def _bill() -> bytes:
+    return bom(Dossier.read(golden("int8")))
 
 
 def _bundle() -> bytes:

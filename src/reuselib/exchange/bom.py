@@ -7,7 +7,6 @@ The bill is a readable view with the exact bytes of the manifest inside, and tho
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import uuid
@@ -15,10 +14,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import IntegrityError, MissingExtra
+from reuselib.exchange.agreement import check_view
 from reuselib.exchange.components import Part, model, reference, rows, rows_reference
 from reuselib.exchange.dossier import Dossier, stamp
 from reuselib.exchange.workflow import STATEMENT, formulation
 from reuselib.lineage import canonical
+from reuselib.lineage.chain import ANCESTORS
 from reuselib.lineage.manifest import Manifest
 from reuselib.values.visible import visible_json
 
@@ -74,7 +75,8 @@ def manifest_of_bom(data: bytes) -> bytes:
 
     Raises:
         IntegrityError: `BAD_JSON`; `WRONG_TYPE` if it is no such bill; `MISSING_LINEAGE` if it holds no manifest, or
-            several; `DIGEST_MISMATCH` if the bill names another digest; or what `Manifest.parse` raises.
+            several; `DIGEST_MISMATCH` if the bill names another digest; `BAD_BOM` if what it shows is not what the
+            manifests inside say; or what `Manifest.parse` and `walk` raise.
     """
     bill = _bill(data)
     found = [*_attached(bill, "outputs")]
@@ -83,7 +85,7 @@ def manifest_of_bom(data: bytes) -> bytes:
             "MISSING_LINEAGE", f"the bill holds {len(found)} manifests of the model, expected one"
         )
     payload = found[0]
-    Manifest.parse(payload)
+    manifest = Manifest.parse(payload)
     named = _named(bill)
     actual = hashlib.sha256(payload).hexdigest()
     if named != actual:
@@ -91,6 +93,7 @@ def manifest_of_bom(data: bytes) -> bytes:
             "DIGEST_MISMATCH",
             f"the manifest in the bill has the digest {actual}, the bill names {named or 'none'}",
         )
+    check_view(bill, manifest, _ancestors(bill))
     return payload
 
 
@@ -98,9 +101,16 @@ def ancestors_of_bom(data: bytes) -> dict[str, bytes]:
     """The exact bytes of the ancestors' manifests in a bill, by their SHA-256: with the manifest, the whole graph.
 
     Raises:
-        IntegrityError: `BAD_JSON`; `WRONG_TYPE` if it is no bill.
+        IntegrityError: `BAD_JSON`; `WRONG_TYPE` if it is no bill; or what `Manifest.parse` raises.
     """
-    return {hashlib.sha256(each).hexdigest(): each for each in _attached(_bill(data), "inputs")}
+    return _ancestors(_bill(data))
+
+
+def _ancestors(bill: dict[str, Json]) -> dict[str, bytes]:
+    found = {hashlib.sha256(each).hexdigest(): each for each in _attached(bill, "inputs")}
+    for digest, payload in found.items():
+        Manifest.parse(payload, path=f"{ANCESTORS}/{digest}.json")
+    return found
 
 
 def check_bom(data: bytes) -> None:
@@ -149,11 +159,14 @@ def _decoded(attachment: dict[str, Any]) -> bytes:
     if attachment.get("encoding") != "base64" or not isinstance(content, str):
         raise IntegrityError("WRONG_TYPE", "a manifest in the bill is not in base64")
     try:
-        return base64.b64decode(content, validate=True)
-    except binascii.Error as error:
+        payload = base64.b64decode(content, validate=True)
+    except ValueError as error:  # also of characters beyond ASCII
         raise IntegrityError(
             "WRONG_TYPE", f"a manifest in the bill is not in base64: {error}"
         ) from error
+    if base64.b64encode(payload).decode() != content:  # one text for the same bytes, and no other
+        raise IntegrityError("WRONG_TYPE", "a manifest in the bill is not in plain base64")
+    return payload
 
 
 def _named(bill: dict[str, Json]) -> str:
