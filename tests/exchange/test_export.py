@@ -10,7 +10,7 @@ from golden import golden
 from reuselib.cli import main
 from reuselib.errors import IntegrityError, ReuseError, SourceError
 from reuselib.exchange.bom import manifest_of_bom
-from reuselib.exchange.export import FORMS, export
+from reuselib.exchange.export import FORMS, export, unlike_record
 from reuselib.exchange.intoto import manifest_of_envelope
 from reuselib.lineage import canonical
 from reuselib.signing.keys import make_keys
@@ -36,6 +36,36 @@ def test_the_command_line_writes_what_the_function_gives(form, tmp_path, capsysb
     output = tmp_path / "out"
     assert main(["export", str(golden("int8")), "--to", form, "--output", str(output)]) == 0
     assert output.read_bytes() == expected
+
+
+def test_a_file_that_is_there_is_replaced_only_when_told(tmp_path, capsys):
+    output = tmp_path / "out"
+    output.write_text("mine")
+    command = ["export", str(golden("int8")), "--to", "bom", "--output", str(output)]
+
+    assert main(command) == 3
+    assert "--overwrite" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+    assert main([*command, "--overwrite"]) == 0
+    assert output.read_bytes() == export(golden("int8"), "bom")
+
+
+def test_files_that_are_not_those_of_the_record_are_warned_of(folder, capsys):
+    assert unlike_record(folder) == ()
+    assert main(["export", str(folder), "--to", "card"]) == 0
+    assert capsys.readouterr().err == ""
+
+    (folder / "config.json").write_text("{}")
+    (folder / "more.bin").write_bytes(b"")
+
+    assert unlike_record(folder) == ("config.json", "more.bin")
+    assert main(["export", str(folder), "--to", "card"]) == 0
+    shown = capsys.readouterr().err
+    assert "not as recorded: config.json" in shown
+    assert "not as recorded: more.bin" in shown
+
+    (folder / "link").symlink_to("/etc/passwd")
+    assert "link" in unlike_record(folder)[0]
 
 
 def test_a_file_that_cannot_be_written_is_explained(tmp_path, capsys):

@@ -275,6 +275,14 @@ def test_the_verb_needs_no_torch_and_prints_every_form(tmp_path, capsys):
         assert capsys.readouterr().out.startswith(start)
 
 
+def test_a_policy_for_a_whole_store_is_refused(tmp_path, capsys):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "policy.yaml").write_text("require: [recorded]\n")
+
+    assert main(["trace", str(tmp_path), "--children", "--policy", str(tmp_path / "policy.yaml")]) == 2  # fmt: skip
+    assert "one model folder" in capsys.readouterr().err
+
+
 def test_a_policy_has_the_files_verified_too(tmp_path):
     from reuselib.lineage.policy import Policy
 

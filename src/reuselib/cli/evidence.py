@@ -81,6 +81,10 @@ def trace(
     from reuselib.forensics.trace import trace, trace_store
     from reuselib.lineage.policy import demands
 
+    if children and policy is not None:
+        raise typer.BadParameter(
+            "--policy is about one model folder; with --children no file of a store is verified"
+        )
     found = trace_store(place) if children else trace(place, policy=demands(policy))
     if as_json or form == "json":
         print_json(found.to_json())
@@ -252,22 +256,34 @@ def export(
     to: Annotated[
         Literal["bom", "card", "intoto", "spdx"],
         typer.Option(
-            help="CycloneDX bill of materials, Hugging Face model card, signed statement, or SPDX.",
+            help="CycloneDX bill of materials, Hugging Face model card, in-toto statement, or SPDX.",
         ),
     ],
     key: Annotated[
         Path | None,
-        typer.Option(help="Private key that signs the statement.", show_default=False),
+        typer.Option(
+            help="Private key that signs the in-toto statement, else it is bare.",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Where to, instead of standard output.", show_default=False)
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there already.")
+    ] = False,
 ) -> None:
-    """Write what the record says in a form that other tools read."""
-    from reuselib.exchange.export import export
+    """Write what the record says in a form that other tools read; warns if the files are not those of the record."""
+    from reuselib.errors import StoreError
+    from reuselib.exchange.export import export, unlike_record
     from reuselib.lineage.disk import writing
+    from reuselib.values.visible import visible
 
+    if output is not None and output.exists() and not overwrite:
+        raise StoreError(f"{output} exists", fix="choose another file, or add --overwrite")
     data = export(folder, to, key=key)
+    for each in unlike_record(folder)[:5]:
+        typer.echo(f"warning: not as recorded: {visible(each)}; see `reuselib verify`", err=True)
     if output is None:
         # bytes, so that what is signed or hashed is the same whatever the terminal's encoding
         sys.stdout.buffer.write(data)

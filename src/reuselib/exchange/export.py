@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from reuselib.errors import ReuseError
+from reuselib.errors import IntegrityError, ReuseError, SourceError
 from reuselib.exchange.bom import bom
 from reuselib.exchange.card import card
 from reuselib.exchange.dossier import Dossier
 from reuselib.exchange.intoto import statement
 from reuselib.exchange.spdx import spdx
+from reuselib.lineage.digest import file_digests
 
 FORMS = ("bom", "card", "intoto", "spdx")
 
@@ -46,3 +47,18 @@ def export(
     if to == "card":
         return card(dossier).encode()
     return bom(dossier) if to == "bom" else spdx(dossier)
+
+
+def unlike_record(folder: Path) -> tuple[str, ...]:
+    """Files that are not those which the record names, by path: an export says nothing of them. Hashes the folder.
+
+    Raises:
+        SourceError, IntegrityError: as `export`, the record itself cannot be read.
+    """
+    recorded = Dossier.read(folder).files
+    try:
+        actual = file_digests(folder)
+    except (SourceError, IntegrityError) as error:
+        return (error.what,)
+    names = sorted(recorded.keys() | actual.keys())
+    return tuple(name for name in names if recorded.get(name) != actual.get(name))
