@@ -13,6 +13,7 @@ from forensics import zoo
 from reuselib.cli import main
 from reuselib.errors import IntegrityError, SourceError
 from reuselib.forensics.diff import diff
+from reuselib.forensics.kin import kin
 from reuselib.testing.histories import base as root
 from reuselib.testing.histories import child
 
@@ -228,9 +229,26 @@ def test_what_is_no_model_is_a_typed_error(tmp_path, bert):
     with pytest.raises(SourceError):
         diff(bert, tmp_path / "nowhere")
     (tmp_path / "m").mkdir()
+    for read in (lambda folder: diff(bert, folder), lambda folder: kin([bert, folder])):
+        with pytest.raises(SourceError, match="holds no model"):
+            read(tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").write_bytes(b"\xff" * 40)
     with pytest.raises(IntegrityError, match="BAD_SAFETENSORS"):
         diff(bert, tmp_path / "m")
+
+
+def test_a_record_that_cannot_be_read_is_told_at_once(tmp_path, bert, capsys):
+    shutil.copytree(bert, tmp_path / "m")
+    (tmp_path / "m/lineage").mkdir()
+    (tmp_path / "m/lineage/manifest.json").write_text("{broken")
+
+    found = diff(bert, tmp_path / "m")
+
+    (problem,) = found.problems
+    assert problem.startswith("the record of B cannot be read: BAD_JSON")
+    assert found.to_json()["problems"] == [problem]
+    assert main(["diff", str(bert), str(tmp_path / "m")]) == 0
+    assert "the record of B cannot be read" in capsys.readouterr().out.partition("not checked")[0]
 
 
 def test_equal_models_are_compared_without_torch(bert):

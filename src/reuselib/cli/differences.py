@@ -29,6 +29,8 @@ def show_difference(difference: Difference) -> None:
     say(f"A {plain(difference.names[0])}", "bold")
     say(f"B {plain(difference.names[1])}", "bold")
     say(f"{difference.relation.text}  [{difference.relation.tier}]", "bold")
+    for problem in difference.problems:
+        say(plain(problem), "red")
     if difference.recorded:
         say(f"{plain(difference.recorded)}  [recorded]")
     for line in _files(difference):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from reuselib.errors import IntegrityError
 from reuselib.forensics.changes import TensorChange, changes
 from reuselib.forensics.fields import Field, differing_fields, read_record
+from reuselib.forensics.naming import names_of
 from reuselib.forensics.relation import Evidence, Relation, relate
 from reuselib.forensics.view import View
 from reuselib.lineage.chain import read_ancestors, walk
@@ -37,7 +38,7 @@ class Difference:
     """Two models beside each other: A is the first, B the second."""
 
     names: tuple[str, str]
-    """Of the folders."""
+    """What to call them: folders by their name, children of a store as their manifest says."""
     files: tuple[FileChange, ...]
     tensors: tuple[TensorChange, ...]
     fields: tuple[Field, ...]
@@ -48,6 +49,8 @@ class Difference:
     """What a record says about the two, if one says anything."""
     prefixes: tuple[str, str]
     """What stands in front of names that are otherwise the same."""
+    problems: tuple[str, ...]
+    """Records that are there and cannot be read: what they would say is not among the fields."""
     unchecked: tuple[str, ...]
     """What a reader might believe was compared, and was not."""
 
@@ -68,6 +71,7 @@ class Difference:
             "names": list(self.names),
             "relation": asdict(self.relation),
             "recorded": self.recorded,
+            "problems": list(self.problems),
             "files": [asdict(each) for each in self.files],
             "counts": dict(self.counts),
             "prefixes": list(self.prefixes),
@@ -83,21 +87,27 @@ def diff(one: Path, other: Path) -> Difference:
     Weights are hashed; a pair whose digests differ is read, one pair at a time and slice by slice.
 
     Raises:
-        SourceError: there is no such folder.
+        SourceError: there is no such folder, or no model in it.
         IntegrityError: a folder or its weights cannot be read safely, as for `verify`.
     """
     views = View.of(one), View.of(other)
     matching, found = changes(*views)
-    records = [read_record(folder) for folder in (one, other)]
+    problems = [
+        f"the record of {side} cannot be read: {why}"
+        for side, folder in zip("AB", (one, other), strict=True)
+        if (why := read_record(folder)[1])
+    ]
+    first, second = names_of((one, other))
     return Difference(
-        names=(one.resolve().name, other.resolve().name),
+        names=(first, second),
         files=tuple(_files(*views)),
         tensors=tuple(found),
         fields=differing_fields(one, other),
         relation=relate(Evidence(*views, matching, found)),
         recorded=_recorded(views, (one, other)),
         prefixes=matching.prefixes,
-        unchecked=tuple(_unchecked(views, [why for _, why in records])),
+        problems=tuple(problems),
+        unchecked=tuple(_unchecked(views)),
     )
 
 
@@ -135,10 +145,8 @@ def _recorded(views: tuple[View, View], folders: tuple[Path, Path]) -> str:
     return ""
 
 
-def _unchecked(views: tuple[View, View], problems: list[str]) -> Iterator[str]:
-    for side, view, problem in zip("AB", views, problems, strict=True):
-        if problem:
-            yield f"the record of {side}: {problem}"
+def _unchecked(views: tuple[View, View]) -> Iterator[str]:
+    for side, view in zip("AB", views, strict=True):
         others = [name for name in view.inventory.files if name.lower().endswith(_WEIGHTS)]
         if others:
             yield f"weights in {', '.join(others[:3])} of {side}: compared as bytes only, never opened"

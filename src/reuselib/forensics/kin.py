@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from reuselib.errors import SourceError
 from reuselib.forensics.changes import TensorChange, changes
 from reuselib.forensics.matching import block_of
+from reuselib.forensics.naming import names_of
 from reuselib.forensics.relation import Evidence, Relation, relate
 from reuselib.forensics.view import INTEGER, View
 from reuselib.lineage.headers import NUM_BITS
@@ -92,13 +93,15 @@ def kin(folders: Sequence[Path]) -> Kinship:
     """Propose parents among models. Every pair is compared, so the time grows with the square of their number.
 
     Raises:
-        SourceError: there are fewer than two, or one is not there.
+        SourceError: there are fewer than two, or one is not there, holds no model, or is named twice.
         IntegrityError: a folder or its weights cannot be read safely, as for `diff`.
     """
     if len(folders) < 2:
         raise SourceError("kin compares models, so it needs two or more", fix="name more folders")
     folders = sorted(folders, key=lambda folder: folder.resolve().parts)
-    names = _names(folders)
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise SourceError("a model is named twice", fix="name each folder once")
+    names = names_of(folders)
     views = [View.of(folder) for folder in folders]
     pairs = combinations(range(len(views)), 2)
     links = [link for one, other in pairs if (link := _link(views, one, other))]
@@ -110,18 +113,6 @@ def kin(folders: Sequence[Path]) -> Kinship:
     tied = {end for tree in trees for link in tree for end in link.ends}
     alone = tuple(name for at, name in enumerate(names) if at not in tied)
     return Kinship(tuple(names), tuple(sorted(edges, key=_by_name)), alone)
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' last parts, as many as tell them apart."""
-    paths = [folder.resolve() for folder in folders]
-    if len(set(paths)) < len(paths):
-        raise SourceError("a model is named twice", fix="name each folder once")
-    for length in range(1, max(len(path.parts) for path in paths) + 1):
-        names = ["/".join(path.parts[-length:]) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    return [str(path) for path in paths]
 
 
 def _compared(views: Sequence[View], one: int, other: int, *, brief: bool) -> Evidence:

@@ -9,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reuselib.errors import SourceError
 from reuselib.lineage.headers import headers
 from reuselib.lineage.inventory import Inventory, take_inventory
+from reuselib.lineage.manifest import MANIFEST
 from reuselib.lineage.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -57,8 +59,20 @@ class View:
 
     @classmethod
     def of(cls, folder: Path) -> View:
-        """Hash a folder; links into the blobs of a hub cache are followed. Raises as `take_inventory`."""
-        return cls(folder, take_inventory(folder, follow_links=True))
+        """Hash a folder; links into the blobs of a hub cache are followed.
+
+        Raises:
+            SourceError: as `take_inventory`, or there is neither a model in the folder nor the record of one.
+            IntegrityError: as `take_inventory`.
+        """
+        inventory = take_inventory(folder, follow_links=True)
+        if not inventory.files and not (folder / MANIFEST).exists():
+            raise SourceError(
+                f"{folder} holds no model",
+                expected="a folder with weights, a config.json or a manifest",
+                fix="check the path",
+            )
+        return cls(folder, inventory)
 
     @cached_property
     def weights(self) -> Mapping[str, Logical]:
