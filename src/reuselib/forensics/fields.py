@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from reuselib.errors import IntegrityError, ReuseError
 from reuselib.forensics.declared import declared_parents, read_config
+from reuselib.forensics.growth import recorded_change
 from reuselib.forensics.settings import settings_that_matter
-from reuselib.forensics.trace import recorded_change
 from reuselib.lineage.licence import carded_licence, licence_of
 from reuselib.lineage.manifest import MANIFEST, Manifest
 
