@@ -75,7 +75,7 @@ def tuned(num_matrices: int) -> Made:
     trained = sorted(f"layers.{index}.weight" for index in range(first, num_matrices))
     structure: Json = {"trained": [*trained], "statistics": []}
     return (
-        FineTune(train=("head",)),
+        FineTune(train=tuple(trained)),
         "dense",
         structure,
         lambda index, name, value: {name: value + 1 if index >= first else value},

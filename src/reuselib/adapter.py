@@ -88,6 +88,9 @@ class Finding:
     detail: str = ""
     tensor: str = ""
     """The first tensor that breaks the claim."""
+    compared: int = 0
+    """How many of the child's tensors were held against the parents' values, rather than looked at by themselves or
+    for their shape; each counts in one finding only."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,14 @@ class Adapter(ABC):
     roles: ClassVar[Mapping[str, str]] = {}
     """What the models that a field names are to the child: `teacher`, `merge-source` or `student-init` (the default),
     by field."""
+
+    @property
+    def selected(self) -> Mapping[str, Sequence[str]]:
+        """The fields that select weights, by the name under which `structure` lists what they matched.
+
+        A proof matches them again, so that a record cannot set more weights free than its recipe does.
+        """
+        return {}
 
     @property
     def uses_origin(self) -> bool:

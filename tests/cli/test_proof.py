@@ -70,3 +70,21 @@ def test_a_name_from_a_stranger_neither_marks_up_nor_moves_the_cursor(capsys):
     assert "\x1b" not in out
     assert "[red]x" in out
     assert "n\nm" not in out
+
+
+def test_a_tier_that_is_demanded_and_not_reached_ends_in_5(chain, tmp_path, capsys):
+    arguments = ["prove", str(chain.lora.folder), "--store", str(tmp_path / "empty")]
+
+    assert main([*arguments, "--require", "recorded"]) == 0
+    assert main([*arguments, "--require", "proven"]) == 5
+
+    shown = capsys.readouterr()
+    assert "is recorded, not proven" in shown.err
+    assert f"there is no store at {tmp_path / 'empty'}" in shown.out
+    # once in each of the two runs: on the line of its step
+    assert shown.out.count("is not at hand") == 2
+
+
+def test_no_folder_is_no_broken_promise(tmp_path, capsys):
+    assert main(["prove", str(tmp_path / "nothing")]) == 3
+    assert "no folder" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from reuselib.adapters.merge import Merge
 from reuselib.adapters.quantize import Quantize
 from reuselib.data import Splits
 from reuselib.derivation.derive import Runtime, derive
-from reuselib.errors import IntegrityError
+from reuselib.errors import IntegrityError, SourceError
 from reuselib.evidence.prove import claims, prove, prove_step
 from reuselib.lineage.store import Store
 from reuselib.lineage.tensors import Tensors
@@ -169,7 +169,7 @@ class TestParents:
         step = prove_step(chain.lora.folder, store=store)
         assert step.tier == "broken"
         assert "PARENT_MISMATCH" in step.findings[-1].detail
-        assert "no longer the parent 'base'" in step.findings[-1].detail
+        assert "no longer 'base'" in step.findings[-1].detail
 
     def test_a_named_folder_comes_before_the_store(self, chain, tmp_path):
         store = Store(tmp_path / "store")
@@ -188,13 +188,21 @@ class TestParents:
             prove(chain.lora.folder, parents=[other], store=chain.store)
         assert caught.value.code == "PARENT_MISMATCH"
 
-    @pytest.mark.parametrize("kind", ["base", "nothing"])
-    def test_what_claims_no_parent_cannot_be_proven(self, chain, store, tmp_path, kind):
-        folder = chain.base if kind == "base" else tmp_path / "nothing"
-
+    def test_what_claims_no_parent_cannot_be_proven(self, chain, store):
         with pytest.raises(IntegrityError, match="claims no parent") as caught:
-            prove(folder, store=store)
+            prove(chain.base, store=store)
         assert caught.value.code == "MISSING_LINEAGE"
+
+    @pytest.mark.parametrize("kind", ["nothing", "a file", "an empty folder"])
+    def test_where_no_model_is_there_is_nothing_to_prove(self, store, tmp_path, kind):
+        place = tmp_path / "place"
+        if kind == "a file":
+            place.write_text("x")
+        if kind == "an empty folder":
+            place.mkdir()
+
+        with pytest.raises(SourceError, match=r"no folder|is empty"):
+            prove(place, store=store)
 
 
 class TestChain:
@@ -217,7 +225,8 @@ class TestChain:
         assert [step.tier for step in proof.steps] == ["recorded", "recorded", "proven"]
         assert proof.tier == "recorded"
         assert proof.ok
-        assert any("'base'" in line and "not at hand" in line for line in proof.unchecked)
+        missing = f"'{chain.merged.manifest.name}' (dirHash"
+        assert any(missing in line and "not at hand" in line for line in proof.unchecked)
 
     def test_a_forged_ancestor_breaks_its_own_step(self, chain, tmp_path):
         """Its record was made anew, and that of the leaf with it; only the parents' weights tell."""
@@ -330,6 +339,31 @@ class TestRecord:
 
         assert step.tier == "recorded"
         assert "unheard" in step.why
+
+    def test_a_proof_that_is_cut_short_proves_nothing(self, chain, store, monkeypatch):
+        honest = Merge.prove
+
+        def prove(self, *given):
+            yield next(iter(honest(self, *given)))
+            raise SourceError("a shard went away")
+
+        monkeypatch.setattr(Merge, "prove", prove)
+
+        step = prove_step(chain.merged.folder, store=store)
+
+        assert (step.tier, step.why) == ("recorded", "a shard went away")
+
+    def test_how_much_was_compared_is_said(self, chain, store):
+        tuned, merged, lora = prove(chain.tuned.folder, store=store).steps
+
+        trained = len(chain.tuned.manifest.definition.internal.structure["trained"])
+        assert tuned.compared == tuned.num_tensors - trained
+        assert "the others may be anything that fits" in tuned.extent
+        assert merged.compared == merged.num_tensors > 0
+        assert merged.extent.endswith("compared by value")
+        assert (lora.compared, lora.whole) == (0, False)
+        assert "by digest" in lora.extent
+        assert lora.to_json()["extent"] == lora.extent
 
     def test_an_adapter_that_fails_breaks_the_step_and_is_named(self, chain, store, monkeypatch):
         def prove(*_):

@@ -72,6 +72,11 @@ class Distill(Adapter):
             raise ValueError("layer_map has no effect without losses.hidden or losses.relations")
 
     @property
+    def selected(self) -> Mapping[str, Sequence[str]]:
+        """See `Adapter.selected`; a student learns as a whole."""
+        return {"trained": ("all",)}
+
+    @property
     def uses_origin(self) -> bool:
         """See `Adapter`; so it is if no teacher is named."""
         return not self.teachers
@@ -169,7 +174,8 @@ class Distill(Adapter):
         yield Finding(
             "every teacher is at hand with the recorded digest",
             complete := len(parents) == 1 + num_teachers + (self.student is not None),
-            f"{num_teachers} teachers; what they said about the rows cannot be had without the rows",
+            f"{num_teachers} teacher{'s' * (num_teachers != 1)}; what they said about the rows cannot be had "
+            "without the rows",
         )
         if not complete:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -44,6 +44,11 @@ class FineTune(Adapter):
             )
         if self.unfreeze_every is not None and self.unfreeze_every < 1:
             raise ValueError(f"unfreeze_every must be at least 1 epoch, got {self.unfreeze_every}")
+
+    @property
+    def selected(self) -> Mapping[str, Sequence[str]]:
+        """See `Adapter.selected`."""
+        return {"trained": self.train}
 
     def follow(self, form: str) -> str:
         """See `Adapter.follow`; the zeros of a sparse model stay."""

@@ -65,7 +65,7 @@ def untouched(base: Weights, child: Weights, record: Fold) -> Iterator[Finding]:
             (n for n, s in taken.items() if s not in base or not same_bits(child[n], base[s])), ""
         )
         claim = "modules trained in full are the adapter's, bit for bit"
-        yield Finding(claim, not wrong, tensor=wrong)
+        yield Finding(claim, not wrong, tensor=wrong, compared=0 if wrong else len(taken))
     merged = {f"{target}.weight" for target in record.targets}
     rest = [n for n in child if n not in merged and n not in taken]
     yield bit_equal("everything else is bit-equal to the base", base, child, rest)

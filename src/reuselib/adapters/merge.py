@@ -240,12 +240,12 @@ def _rows(tensor: Tensor, rows: slice) -> Tensor:
 
 
 def _within(claim: str, errors: Iterable[tuple[str, float]]) -> Finding:
-    worst = 0.0
+    worst, number = 0.0, 0
     for name, error in errors:
         # a NaN must not pass, so the comparison is turned round
         if not error <= TOLERANCE:
             detail = f"relative error {error:.1e}, allowed {TOLERANCE:.0e}"
             return Finding(f"{claim}, within {TOLERANCE:.0e}", False, detail, name)
-        worst = max(worst, error)
+        worst, number = max(worst, error), number + 1
     detail = f"largest relative error {worst:.1e}, allowed {TOLERANCE:.0e}"
-    return Finding(f"{claim}, within {TOLERANCE:.0e}", True, detail)
+    return Finding(f"{claim}, within {TOLERANCE:.0e}", True, detail, compared=number)

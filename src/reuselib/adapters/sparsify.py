@@ -211,10 +211,13 @@ class Sparsify(Adapter):
             yield _first(
                 "the zeros are the parent's smallest weights, and all others are its own, bit for bit",
                 self._other_than_smallest(targets),
+                compared=len(targets.present),
             )
         elif self.method == "wanda":
             yield _first(
-                "all weights that are not zero are the parent's, bit for bit", targets.moved()
+                "all weights that are not zero are the parent's, bit for bit",
+                targets.moved(),
+                compared=len(targets.present),
             )
         else:
             yield _first(
@@ -313,6 +316,6 @@ def _num_zero(layers: Iterable[nn.Module]) -> int:
     return sum(int((layer.weight == 0).sum()) for layer in layers)
 
 
-def _first(claim: str, faults: Iterator[tuple[str, str]]) -> Finding:
+def _first(claim: str, faults: Iterator[tuple[str, str]], compared: int = 0) -> Finding:
     name, detail = next(faults, ("", ""))
-    return Finding(claim, not name, detail, name)
+    return Finding(claim, not name, detail, name, 0 if name else compared)

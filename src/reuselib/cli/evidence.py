@@ -43,19 +43,31 @@ def verify(
 
 @app.command()
 def prove(
-    folder: Folder, *, parents: Parents = None, store: Store = None, as_json: AsJson = False
+    folder: Folder,
+    *,
+    parents: Parents = None,
+    store: Store = None,
+    require: Annotated[
+        Literal["proven", "recorded"] | None,
+        typer.Option(help="What every step must reach, or exit code 5.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check every step that led to a model against its parents' weights. Exit code 5: a claim does not hold."""
     from reuselib.cli.proof import show_proof
     from reuselib.errors import IntegrityError
     from reuselib.evidence.prove import prove
+    from reuselib.lineage.tiers import TIERS
 
     proof = prove(folder, parents=parents or (), store=store)
     if as_json:
         print_json(proof.to_json())
     else:
         show_proof(proof)
-    if not proof.ok:
+    lacking = require is not None and TIERS.index(proof.tier) > TIERS.index(require)
+    if lacking:
+        typer.echo(f"{proof.name} is {proof.tier}, not {require}", err=True)
+    if lacking or not proof.ok:
         raise typer.Exit(IntegrityError.exit_code)
 
 

@@ -26,23 +26,23 @@ def show_proof(proof: Proof) -> None:
         f"{proof.name}: {proof.tier} ({number} step{'s' * (number != 1)}, the weakest counts)",
         STYLES.get(proof.tier, "bold"),
     )
+    meanings = ("holds", "does not hold", "cannot be checked")
+    legend = zip(MARKS.values(), meanings, strict=True)
+    _line(console, "  " + ", ".join(f"{mark} {meaning}" for mark, meaning in legend), "dim")
     for step in proof.steps:
         _show_step(console, step)
     for dir_hash, name in proof.roots.items():
         _line(console, f"base      {name} (dirHash {dir_hash})")
     _line(console, "")
-    for mark, meaning in zip(
-        MARKS.values(), ("holds", "does not hold", "cannot be checked"), strict=True
-    ):
-        _line(console, f"  {mark} {meaning}", "dim")
-    for index, line in enumerate(proof.unchecked):
+    said = {f"{step.name}: {step.why}" for step in proof.steps}
+    for index, line in enumerate(line for line in proof.unchecked if line not in said):
         _line(console, f"  {'not checked:' if index == 0 else '':<13}{line}", "dim")
 
 
 def _show_step(console: Console, step: ProvenStep) -> None:
     made = f" by {step.adapter} ({step.relation})" if step.adapter else ""
-    why = f": {step.why}" if step.why else ""
-    _line(console, f"{step.tier:<9} {step.name}{made}{why}", STYLES.get(step.tier, ""))
+    more = "".join(f": {each}" for each in (step.extent, step.why) if each)
+    _line(console, f"{step.tier:<9} {step.name}{made}{more}", STYLES.get(step.tier, ""))
     for finding in step.findings:
         more = "; ".join(filter(None, (finding.detail, finding.tensor)))
         text = f"  {MARKS[finding.holds]} {finding.claim}" + (f" ({more})" if more else "")

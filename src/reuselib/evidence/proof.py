@@ -29,11 +29,34 @@ class ProvenStep:
     """`proven`, `broken`, or what is left if it could not be checked."""
     why: str = ""
     """If it is not proven."""
+    compared: int = 0
+    """How many of the child's own tensors were held against the parents' values; see `Finding.compared`."""
+    num_tensors: int = 0
+    """How many the child has of its own; 0 if it could not be compared."""
+    whole: bool = True
+    """Whether these are all; if not, the others are the parent's, by digest."""
+    unlike: tuple[str, ...] = ()
+    """What differs from the parent's in files besides the weights, and no claim accounts for."""
+
+    @property
+    def extent(self) -> str:
+        """In a few words, how much of it was compared; nothing if it could not be."""
+        if not self.num_tensors:
+            return ""
+        text = f"{self.compared} of {self.num_tensors} tensors compared by value"
+        if not self.whole:
+            return f"{text}; all others are the parent's, by digest"
+        if self.compared < self.num_tensors:
+            free = "all" if not self.compared else "the others"
+            return f"{text}, {free} may be anything that fits"
+        return text
 
     def to_json(self) -> dict[str, Json]:
         """As plain JSON."""
         return {
             **{name: value for name, value in vars(self).items() if name != "findings"},
+            "extent": self.extent,
+            "unlike": list(self.unlike),
             "findings": [asdict(finding) for finding in self.findings],
         }
 

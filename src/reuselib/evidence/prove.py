@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Finding
 from reuselib.errors import IntegrityError, RecipeError, ReuseError, SourceError
 from reuselib.evidence.edge import Claims, across, consistent, gather, replaced, with_before
+from reuselib.evidence.free import selected, taken_over
 from reuselib.evidence.proof import Proof, ProvenStep
+from reuselib.evidence.settings import labels_in_order, unlike
 from reuselib.evidence.whereabouts import Whereabouts
 from reuselib.lineage.chain import Chain, history, read_ancestors, walk
 from reuselib.lineage.manifest import MANIFEST, Manifest
@@ -27,7 +30,7 @@ OWN = "the files are those that the manifest records"
 
 _NEVER_CHECKED = (
     "what training did to weights that were free to move: `reproduce` does it again",
-    "which layers a selector of a recipe means: what is recorded of them is believed",
+    "which layers were adapted, pruned or quantized: what is recorded of them is believed",
     "who made it: `verify` looks at signatures",
 )
 
@@ -46,7 +49,7 @@ def prove(
         store: where to look for the others; default: the user's store.
 
     Raises:
-        SourceError: one of the folders is not there.
+        SourceError: one of the folders is not there, or holds nothing.
         IntegrityError: the folder has no manifest or is a base, so it claims nothing; its history is not sound; or
             one of `parents` is no model of that history (`PARENT_MISMATCH`).
     """
@@ -64,7 +67,9 @@ def prove(
         for parent, each in _ancestors(manifest, chain)
         if not each.parents
     }
-    return Proof(manifest.name, manifest.digests.dir_hash, tuple(steps), roots, _unchecked(steps))
+    return Proof(
+        manifest.name, manifest.digests.dir_hash, tuple(steps), roots, _unchecked(steps, store)
+    )
 
 
 def prove_step(
@@ -93,6 +98,12 @@ def claims(
 def _history(
     folder: Path, parents: Sequence[Path], store: Path | Store | None
 ) -> tuple[Manifest, Chain, Whereabouts]:
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise SourceError(
+            f"no folder {folder}" if not folder.is_dir() else f"{folder} is empty",
+            expected="the folder of a derived model",
+            fix="correct the path",
+        )
     manifest = read_manifest(folder)
     if manifest is None or manifest.definition.internal is None:
         raise IntegrityError(
@@ -154,40 +165,78 @@ def _at_hand(parent: Parent, sources: Whereabouts) -> Path | ReuseError:
         return error
 
 
+@dataclass
+class _Looked:
+    """What was found of a step so far."""
+
+    findings: list[Finding] = field(default_factory=list[Finding])
+    proof: list[Finding] = field(default_factory=list[Finding])
+    """Those of the adapter, which alone can prove; once more in none of the others."""
+    why: str = ""
+    unlike: tuple[str, ...] = ()
+    num_tensors: int = 0
+
+    @property
+    def tier(self) -> Tier:
+        """A proof that was cut short proves nothing."""
+        if any(finding.holds is False for finding in (*self.findings, *self.proof)):
+            return "broken"
+        shown = not self.why and any(finding.holds for finding in self.proof)
+        return "proven" if shown else "recorded"
+
+
 def _step(manifest: Manifest, folder: Path | ReuseError, sources: Whereabouts) -> ProvenStep:
     """Check one step: first by itself, then against its parents, as far as both are at hand."""
-    general: list[Finding] = []
-    compared: list[Finding] = []
-    why = ""
+    looked, whole = _Looked(), True
     try:
         adapter = recorded_adapter(manifest)
-        general += _guarded(adapter, lambda: _recorded(manifest, adapter, sources))
+        whole = adapter.whole
+        looked.findings += _guarded(adapter, lambda: _recorded(manifest, adapter, sources))
         if isinstance(folder, ReuseError):
             raise folder
-        general.append(_own(manifest, folder, sources))
-        if head := replaced(manifest, folder, sources):
-            general.append(head)
-        try:
-            case = gather(manifest, folder, sources)
-            compared += _guarded(adapter, lambda: case.check(case.child))
-        except SourceError as error:
-            why = error.what
-            general += _guarded(adapter, lambda: across(manifest, folder, sources))
+        looked.findings.append(_own(manifest, folder, sources))
+        _look(looked, manifest, adapter, folder, sources)
     except SourceError as error:
-        why = error.what
+        looked.why = error.what
     except RecipeError as error:
-        why = f"the adapter is not known here: {error.what}"
+        looked.why = f"the adapter is not known here: {error.what}"
     except IntegrityError as error:
-        general.append(_refuted(error))
+        looked.findings.append(_refuted(error))
     return ProvenStep(
         name=manifest.name,
         dir_hash=manifest.digests.dir_hash,
         relation=manifest.relation,
         adapter=str(manifest.definition.adapter),
-        findings=(*general, *compared),
-        tier=_tier(general, compared),
-        why=why,
+        findings=(*looked.findings, *looked.proof),
+        tier=looked.tier,
+        why=looked.why,
+        compared=sum(finding.compared for finding in looked.proof if finding.holds),
+        num_tensors=looked.num_tensors,
+        whole=whole,
+        unlike=looked.unlike,
     )
+
+
+def _look(
+    looked: _Looked, manifest: Manifest, adapter: Adapter, folder: Path, sources: Whereabouts
+) -> None:
+    """Look at a child that is at hand, with its parents or, without them, what was before them."""
+    if head := replaced(manifest, folder, sources):
+        looked.findings.append(head)
+    looked.findings += _guarded(adapter, lambda: labels_in_order(manifest, folder))
+    try:
+        case = gather(manifest, folder, sources)
+        if adapter.whole:
+            looked.findings.append(taken_over(manifest, sources, case.child))
+        looked.proof += _guarded(adapter, lambda: case.check(case.child))
+        looked.num_tensors = len(case.child)
+        looked.unlike = tuple(unlike(manifest, folder, sources))
+        looked.findings += _guarded(
+            adapter, lambda: selected(manifest, adapter, folder, case.child)
+        )
+    except SourceError as error:
+        looked.why = error.what
+        looked.findings += _guarded(adapter, lambda: across(manifest, folder, sources))
 
 
 def _recorded(manifest: Manifest, adapter: Adapter, sources: Whereabouts) -> Iterator[Finding]:
@@ -223,12 +272,6 @@ def _refuted(error: IntegrityError) -> Finding:
     return Finding("the record can be checked", False, error.what, error.tensor)
 
 
-def _tier(general: Sequence[Finding], compared: Sequence[Finding]) -> Tier:
-    if any(finding.holds is False for finding in (*general, *compared)):
-        return "broken"
-    return "proven" if any(finding.holds for finding in compared) else "recorded"
-
-
 def _gap(parent: Parent) -> ProvenStep:
     return ProvenStep(
         name=parent.name,
@@ -241,9 +284,12 @@ def _gap(parent: Parent) -> ProvenStep:
     )
 
 
-def _unchecked(steps: Sequence[ProvenStep]) -> tuple[str, ...]:
+def _unchecked(steps: Sequence[ProvenStep], store: Path | Store | None) -> tuple[str, ...]:
     """What a reader might believe was checked."""
     lines = [f"{step.name}: {step.why}" for step in steps if step.why]
+    if lines and isinstance(store, Path) and not store.is_dir():
+        lines.append(f"there is no store at {store}, so nothing was looked up in it")
+    lines += [f"{step.name}: {line}" for step in steps for line in step.unlike]
     lines += [
         f"{step.name}: {finding.claim}" + (f" ({finding.detail})" if finding.detail else "")
         for step in steps

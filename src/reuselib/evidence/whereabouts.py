@@ -57,21 +57,38 @@ class Whereabouts:
         place = self.store.locate(parent.digests.dir_hash)
         if place is None:
             raise SourceError(
-                f"the parent '{parent.name}' ({parent.uri}, dirHash {parent.digests.dir_hash}) is not at hand",
+                f"'{self.called(parent)}' (dirHash {parent.digests.dir_hash}) is not at hand",
                 expected="every parent in the store, opened before with it, or named",
                 fix="get the parent and name its folder with --parents",
             )
         if self.digests(place) != parent.digests:
             raise IntegrityError(
                 "PARENT_MISMATCH",
-                f"{place} is no longer the parent '{parent.name}' (dirHash {parent.digests.dir_hash})",
+                f"{place} is no longer '{self.called(parent)}' (dirHash {parent.digests.dir_hash})",
                 fix="get the parent again, or name another folder with --parents",
             )
         return place
 
+    def place(self, dir_hash: str) -> Path | None:
+        """Where a model with this `dirHash` may be; whoever opens it compares bytes and record.
+
+        Raises:
+            SourceError: one of the folders that were named is not there.
+            IntegrityError: one cannot be read safely.
+        """
+        for folder, digests in self.named.items():
+            if digests.dir_hash == dir_hash:
+                return folder
+        return self.store.locate(dir_hash)
+
     def known(self, parent: Parent) -> Manifest | None:
         """The manifest that a child names, if it is at hand."""
         return self.manifests.get(parent.manifest_sha256)
+
+    def called(self, parent: Parent) -> str:
+        """A name for people: its own, else where it came from, else what it is to the child."""
+        known = self.known(parent)
+        return known.name if known else parent.uri or parent.name
 
     def manifest(self, parent: Parent) -> Manifest | None:
         """What is known about a model; None if nothing is, and its folder says nothing either.
@@ -82,7 +99,7 @@ class Whereabouts:
         known = self.known(parent)
         if known is None and (self.folder(parent) / MANIFEST).exists():
             raise SourceError(
-                f"the manifest of '{parent.name}' ({parent.manifest_sha256}) is not at hand",
+                f"the manifest of '{self.called(parent)}' ({parent.manifest_sha256}) is not at hand",
                 expected="the manifests of all ancestors in lineage/ancestors",
                 fix="get the model again, or name the folder of that parent with --parents",
             )

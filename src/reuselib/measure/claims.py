@@ -32,7 +32,7 @@ def bit_equal(claim: str, parent: Weights, child: Weights, names: Iterable[str])
         if not same_bits(child[name], parent[name]):
             return Finding(claim, False, "differs from the parent's", name)
         num_compared += 1
-    return Finding(claim, True, f"{num_compared} tensors compared")
+    return Finding(claim, True, f"{num_compared} tensors compared", compared=num_compared)
 
 
 def truly_new(new: Iterable[str], parent: Weights) -> Finding:

@@ -203,7 +203,9 @@ def _survivors(parent: Weights, child: Weights, cut: Cut, came_from: Mapping[str
         if not same_bits(child[name], wanted):
             return Finding(claim, False, "differs from what the cut leaves", name)
         num_compared += 1
-    return Finding(claim, num_compared > 0, f"{num_compared} tensors compared")
+    return Finding(
+        claim, num_compared > 0, f"{num_compared} tensors compared", compared=num_compared
+    )
 
 
 def _stack(value: Json) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -124,7 +124,8 @@ class Case:
             if odd := self._other_than_nearest(name, how):
                 detail = f"differs from the replay, after {number} layers that did not"
                 return Finding(claim, False, detail, odd)
-        return Finding(claim, True, "replayed bit for bit")
+        tensors = sum(len(_parts(how)) for how in schemes.values())
+        return Finding(claim, True, "replayed bit for bit", compared=tensors)
 
     def within(self, bounds: Mapping[str, float]) -> Finding:
         """No layer is further from the parent's than recorded: the norm of the change, relative to the weight's."""
@@ -140,7 +141,8 @@ class Case:
                 return Finding(
                     claim, False, f"changed by {found:.4g}, recorded {bounds[name]:.4g}", name
                 )
-        return Finding(claim, True, f"at most {worst:.4g} of a weight's norm")
+        tensors = sum(len(_parts(how)) for how in self.layers.values())
+        return Finding(claim, True, f"at most {worst:.4g} of a weight's norm", compared=tensors)
 
     def clipped(self) -> Finding:
         """AWQ: each scale is one that it tries, and each code the nearest with that scale."""
@@ -207,7 +209,8 @@ class Case:
             if name in self.prepared and not torch.equal(self.child[name], self.prepared[name]):
                 return Finding(claim, False, "differs from what the recorded factors give", name)
         rest = [name for name in self.rest if name not in self.prepared]
-        return bit_equal(claim, self.parent, self.child, rest)
+        found = bit_equal(claim, self.parent, self.child, rest)
+        return replace(found, compared=len(self.rest)) if found.holds else found
 
     def others_trained(self) -> Iterator[Finding]:
         """After training: shapes are the parent's, and something changed."""
@@ -373,4 +376,5 @@ def prove_half(
         if not same_bits(child[name], wanted):
             yield Finding(claim, False, "differs", name)
             return
-    yield Finding(claim, True, f"{len(child)} tensors compared")
+    number = sum(name not in new for name in child)
+    yield Finding(claim, True, f"{number} tensors compared", compared=number)
