@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 
@@ -72,6 +73,39 @@ def test_findings_are_written_and_printed_as_json(child, typed, tmp_path):
 
     assert code == 0
     assert json.loads(out) == json.loads((tmp_path / "audit.json").read_text())
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_done(child, typed, tmp_path):
+    code, out, err = typed(child, "--output", str(tmp_path / "nowhere/audit.json"))
+
+    assert code == 3
+    assert out == ""
+    assert f"cannot write {tmp_path}/nowhere/audit.json: there is no folder" in err
+    assert "--store" not in err
+
+
+def test_findings_are_printed_although_they_could_not_be_written(
+    child, typed, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no room", "/part/of/it")
+
+    monkeypatch.setattr("reuselib.lineage.disk.os.fsync", full)
+
+    code, out, err = typed(child, "--output", str(tmp_path / "audit.json"))
+
+    assert code == 3
+    assert out.splitlines()[-1] == "base-lora-merge: accepted"
+    assert f"cannot write {tmp_path}/audit.json: " in err
+    assert "--store" not in err
+
+
+def test_what_goes_with_a_metric_takes_one_line(child, typed, chain):
+    _, out, _ = typed(child)
+
+    assert len([line for line in out.splitlines() if "num_parameters" in line]) == 1
+    [line] = [line for line in out.splitlines() if "num_parameters" in line]
+    assert "worst_slice" in line
 
 
 def test_a_policy_decides(child, typed, tmp_path):

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
 import pytest
 
 from chains import flip
-from reuselib.errors import RecipeError, SourceError
+from evidence.test_claims import figures
+from reuselib.errors import RecipeError, SourceError, StoreError
 from reuselib.evidence import audit as auditing
 from reuselib.evidence.audit import audit
+from reuselib.evidence.audited import refuse_unwritable
+from reuselib.exchange.export import export
+from reuselib.lineage import canonical
 from reuselib.lineage.policy import Policy
 from reuselib.lineage.tensors import Tensors
 from reuselib.lineage.verify import verify
-from reuselib.testing.forging import restate, retouch
+from reuselib.testing.forging import part, restate, retouch
 from scanning.payloads import call
 
 FROZEN = "bert.encoder.layer.0.output.dense.weight"
@@ -110,6 +115,48 @@ class TestForged:
 
         assert sections(found) == ["claims"]
         assert "off by 0.05" in found.objections[0].message
+
+    @pytest.mark.parametrize(
+        "claims",
+        [
+            "[{metric: accuracy, value: '0.999'}]",
+            "[{metric: accuracy, value: 0.999, splitt: test}]",
+            "[{metric: accuracy, value: 0.999, tolerance: 1}]",
+            "[{metric: Accuracy, value: 0.999}]",
+            "{metric: accuracy, value: 0.999}",
+        ],
+    )
+    def test_a_claim_that_nobody_can_check(self, child, look, claims):
+        """Whatever a reader takes it for, nothing stands behind it."""
+        card = child / "README.md"
+        card.write_text(card.read_text().replace("---\n", f"---\nclaims: {claims}\n", 1))
+
+        found = look(child)
+
+        assert sections(found) == ["claims"]
+        assert "cannot check, because" in found.objections[0].message
+
+    def test_a_claim_about_rows_that_are_elsewhere_is_told_and_no_objection(self, child, look):
+        card = child / "README.md"
+        claim = f"claims: [{{metric: accuracy, value: 0.999, data: {'ab' * 32}}}]"
+        card.write_text(card.read_text().replace("---\n", f"---\n{claim}\n", 1))
+
+        found = look(child)
+
+        assert found.ok
+        assert any(line.startswith("a claim: it is about other rows") for line in found.unchecked)
+        assert sections(look(child, policy=Policy(claims="hold"))) == ["claims"]
+
+    def test_a_number_that_was_measured_on_no_rows(self, child, look):
+        with figures(child) as told:
+            told["after"]["accuracy"] = 0.999
+            told["test"]["rows"] = 0
+        (child / "README.md").write_bytes(export(child, "card"))
+
+        found = look(child)
+
+        assert set(sections(found)) == {"claims"}
+        assert "of 0 rows" in found.objections[0].message
 
     def test_a_figure_on_the_card_that_is_not_the_recorded_one(self, child, look):
         card = child / "README.md"
@@ -213,6 +260,55 @@ class TestPolicy:
         assert {edge.tiers for edge in found.edges} == {("proven", "recorded", "replayed")}
         assert not any("reuselib reproduce" in line for line in found.unchecked)
 
+    def test_an_ancestor_with_another_record_is_not_replayed(self, chain, child, look):
+        """Its weights come out the same; what the history says of them does not."""
+        lies = _retold(child)
+
+        found = look(child, policy=Policy(require=("replayed",)))
+
+        edges = {edge.name: edge for edge in found.edges}
+        assert verify(child).ok
+        assert edges[lies].lacking == ("replayed",)
+        assert "another record" in edges[lies].why
+        assert any("another record" in each.message for each in found.objections)
+
+    def test_a_step_that_cannot_be_made_again_is_not_replayed(self, chain, look, tmp_path):
+        policy = Policy(require=("replayed",))
+
+        without_rows = look(chain.lora.folder, policy=policy, data=None)
+        assert sections(without_rows) == ["policy"]
+        assert "not replayed" in without_rows.objections[0].message
+
+        alone = look(chain.merged.folder, policy=policy, store=tmp_path / "empty")
+        assert sections(alone) == ["policy"] * 2
+        assert all(edge.why for edge in alone.edges)
+
+    @pytest.mark.parametrize("tier", ["proven", "replayed", "signed"])
+    def test_a_gap_in_the_history_reaches_nothing(self, chain, look, tmp_path, tier):
+        from reuselib.signing.keys import make_keys
+
+        child = shutil.copytree(chain.tuned.folder, tmp_path / "child")
+        shutil.rmtree(child / "lineage/ancestors")
+        keys = (str(make_keys(tmp_path / "key")),) if tier == "signed" else ()
+
+        found = look(
+            child, policy=Policy(require=(tier,), trusted_keys=keys), store=tmp_path / "empty"
+        )
+
+        assert [tier in edge.lacking for edge in found.edges] == [True, True]
+
+    def test_silence_about_how_good_it_is_does_not_hold(self, child, look):
+        with figures(child) as told:
+            told["after"] = {}
+            told["quality"] = {}
+            told["intervals"] = {}
+        (child / "README.md").unlink()
+
+        assert look(child).ok
+        found = look(child, policy=Policy(claims="hold"))
+        assert sections(found) == ["claims"]
+        assert "nothing is stated" in found.objections[0].message
+
     def test_a_claim_that_cannot_be_measured(self, chain, look):
         folder = chain.tuned.folder
 
@@ -272,6 +368,46 @@ class TestWithoutRecord:
     def test_a_folder_that_is_not_there_is_an_error(self, look, tmp_path):
         with pytest.raises(SourceError):
             look(tmp_path / "nothing")
+
+
+def _retold(folder) -> str:
+    """Give the merged ancestor another seed, wherever its record is named; returns its name."""
+    ancestors = folder / "lineage/ancestors"
+    for path in sorted(ancestors.iterdir()):
+        told = json.loads(path.read_bytes())
+        if part(told, "externalParameters").get("relation") == "merge":
+            break
+    part(told, "externalParameters")["seed"] = 77
+    data = canonical.dumps(told)
+    digest = hashlib.sha256(data).hexdigest()
+    path.rename(ancestors / f"{digest}.json").write_bytes(data)
+
+    def name(statement):
+        for each in statement["predicate"]["buildDefinition"]["resolvedDependencies"]:
+            if each["digest"].get("sha256") == path.stem:
+                each["digest"] = {"sha256": digest}
+
+    restate(folder, name)
+    return told["subject"][0]["name"]
+
+
+class TestWriting:
+    def test_a_place_that_cannot_be_written_is_found_out_at_once(self, tmp_path):
+        (tmp_path / "file").touch()
+        for path, why in (
+            (tmp_path / "nowhere/audit.json", "there is no folder"),
+            (tmp_path / "file/audit.json", "there is no folder"),
+            (tmp_path, "it is a folder"),
+        ):
+            with pytest.raises(StoreError, match=why) as caught:
+                refuse_unwritable(path)
+            assert str(path) in caught.value.what
+            assert "--store" not in str(caught.value)
+
+    def test_what_is_there_is_replaced(self, tmp_path):
+        (tmp_path / "audit.json").write_text("old")
+
+        refuse_unwritable(tmp_path / "audit.json")
 
 
 def test_the_same_model_gives_the_same_file(chain, look, tmp_path):

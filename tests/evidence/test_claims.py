@@ -2,21 +2,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager
 
 import pytest
 
 from chains import run, text_rows
 from reuselib.adapters.finetune import FineTune
+from reuselib.adapters.quantize import Quantize
 from reuselib.data import Data, Splits
 from reuselib.errors import RecipeError
 from reuselib.evidence.claims import (
+    COUNTS,
+    CheckedClaim,
     Claim,
-    Measurement,
     carded_claims,
-    check_claims,
     recorded_claims,
+    unmeasured,
 )
+from reuselib.evidence.measurement import Measurement, check_claims
 from reuselib.evidence.whereabouts import Whereabouts
+from reuselib.lineage import canonical
 from reuselib.lineage.manifest import Manifest
 from reuselib.lineage.store import Store
 from reuselib.testing.checking import write_rows
@@ -56,27 +61,135 @@ def carded(folder, chain, **other):
     ]
 
 
+@contextmanager
+def figures(folder):
+    """What a folder's record states, to be changed; everything fits together afterwards."""
+    path = folder / "lineage/metrics.json"
+    told = json.loads(path.read_text())
+    yield told
+    path.write_bytes(canonical.dumps(told))
+    restate(folder)
+
+
 class TestRecord:
     @pytest.mark.parametrize("step", ["lora", "merged", "tuned"])
     def test_what_was_recorded_holds(self, chain, step):
         """Also of a child that holds an adapter only, whose base the store knows."""
         found = check_claims(measurement(getattr(chain, step).folder, chain))
 
-        assert {each.metric for each in found} >= {"accuracy", "loss"}
+        assert {each.metric for each in found} >= {
+            *("accuracy", "loss", "ece", "worst_slice"),
+            *COUNTS,
+            *("loss interval, low end", "accuracy interval, high end"),
+        }
         assert [each.verdict for each in found] == ["holds"] * len(found)
-        assert all(each.interval[0] <= each.measured <= each.interval[1] for each in found)
+        spans = [each for each in found if each.interval]
+        assert {each.metric for each in spans} == {each.metric for each in found if each.is_metric}
+        assert all(each.interval[0] <= each.measured <= each.interval[1] for each in spans)
 
     def test_what_was_recorded_falsely_is_off(self, chain, child):
-        figures = child / "lineage/metrics.json"
-        told = json.loads(figures.read_text())
-        told["after"]["accuracy"] += 0.05
-        figures.write_text(json.dumps(told, separators=(",", ":"), sort_keys=True))
-        restate(child)
+        with figures(child) as told:
+            told["after"]["accuracy"] += 0.05
 
         found = {each.metric: each for each in check_claims(measurement(child, chain))}
 
         assert found["accuracy"].verdict.startswith("off by 0.05")
         assert found["loss"].holds
+
+    @pytest.mark.parametrize(
+        ("group", "name", "value", "metric"),
+        [
+            ("quality", "worst_slice", 0.999, "worst_slice"),
+            ("quality", "ece", 0.5, "ece"),
+            ("cost", "num_parameters", 7, "num_parameters"),
+            ("cost", "num_bytes", 7, "num_bytes"),
+            ("cost", "flops", 7, "flops"),
+        ],
+    )
+    def test_a_lie_beside_the_metric_is_off(self, chain, child, group, name, value, metric):
+        with figures(child) as told:
+            told[group][name] = value
+
+        found = {each.metric: each for each in check_claims(measurement(child, chain))}
+
+        assert [name for name, each in found.items() if each.holds is False] == [metric]
+
+    def test_a_narrowed_interval_is_off(self, chain, child):
+        with figures(child) as told:
+            told["intervals"]["after"]["accuracy"] = [0.99, 1.0]
+
+        found = {each.metric: each for each in check_claims(measurement(child, chain))}
+
+        assert found["accuracy interval, low end"].verdict.startswith("off by ")
+        assert found["accuracy interval, high end"].verdict.startswith("off by ")
+        assert found["accuracy"].holds
+
+    @pytest.mark.parametrize(
+        ("rows", "reason"),
+        [
+            ({"rows": 0}, "of 0 rows"),
+            ({"rows": True}, "of True rows"),
+            ({"rows": "all"}, "of all rows"),
+            ({"rows": 17}, "other rows than those that the manifest names"),
+            ({"digest": "ab" * 32}, "other rows than those that the manifest names"),
+        ],
+    )
+    def test_metrics_of_no_rows_or_others_are_void(self, chain, child, rows, reason):
+        """Whoever states a number of nothing must not pass for one who states none."""
+        with figures(child) as told:
+            told["after"]["accuracy"] = 0.999
+            told["test"] |= rows
+
+        found = {each.metric: each for each in recorded_claims(child, Manifest.read(child))}
+
+        assert found["accuracy"].is_void
+        assert reason in found["accuracy"].reason
+
+    @pytest.mark.parametrize(
+        ("group", "name", "value"),
+        [
+            ("cost", "num_parameters", "few"),
+            ("cost", "num_bytes", True),
+            ("intervals", "after", []),
+            ("intervals", "after", {"accuracy": [0, 0.5, 1]}),
+            ("intervals", "after", {"accuracy": ["0", "1"]}),
+        ],
+    )
+    def test_figures_that_are_no_numbers_are_void(self, child, group, name, value):
+        with figures(child) as told:
+            told[group][name] = value
+
+        void = [
+            e for e in recorded_claims(child, Manifest.read(child)) if isinstance(e, CheckedClaim)
+        ]
+
+        assert void
+        assert all(each.is_void and "no finite number" in each.verdict for each in void)
+
+    def test_what_is_not_measured_again_is_named(self, child):
+        assert unmeasured(child) == (
+            "those of the parent",
+            "the comparison with the parent",
+            "the comparison with the origin",
+            "the simple reference",
+            "what the adapter reported",
+            "times and memory",
+        )
+
+    def test_a_step_without_rows_states_its_size(self, chain, tmp_path):
+        child = run(Quantize(), chain.base, tmp_path / "store", data=None).children[0].folder
+        assert {
+            e.metric: e.verdict for e in check_claims(measurement(child, chain, data=None))
+        } == {
+            "num_parameters": "holds",
+            "num_bytes": "holds",
+        }
+
+        with figures(child) as told:
+            told["cost"]["num_parameters"] -= 1
+
+        found = check_claims(measurement(child, chain, data=None))
+        assert [each.verdict.split(":")[0] for each in found] == ["off by 1", "holds"]
 
     def test_an_adapter_without_its_base_cannot_be_checked(self, chain, tmp_path):
         places = Whereabouts.of((), Store(tmp_path / "empty"))
@@ -124,12 +237,23 @@ class TestCard:
     def test_a_stated_tolerance_decides(self, chain, child, truth):
         state(
             child,
-            {"metric": "accuracy", "value": truth + 0.05, "tolerance": 0.06},
-            {"metric": "accuracy", "value": truth + 0.05, "tolerance": 0.04},
+            {"metric": "accuracy", "value": truth + 0.019, "tolerance": 0.02},
+            {"metric": "accuracy", "value": truth + 0.019, "tolerance": 0.018},
             {"metric": "accuracy", "value": truth, "tolerance": 0},
         )
 
         assert [each.holds for each in carded(child, chain)] == [True, False, True]
+
+    @pytest.mark.parametrize(("value", "tolerance"), [(0.999, 1), (0.95, 0.021), (20, 0.41)])
+    def test_a_tolerance_in_which_anything_would_hold_makes_a_claim_void(
+        self, chain, child, value, tolerance
+    ):
+        state(child, {"metric": "accuracy", "value": value, "tolerance": tolerance})
+
+        [claim] = carded(child, chain)
+
+        assert claim.is_void
+        assert "is left to a claim" in claim.verdict
 
     def test_a_split_may_be_named_by_its_own_digest(self, chain, child):
         digest = chain.rows.facts["splits"]["train"]["digest"]
@@ -146,6 +270,7 @@ class TestCard:
             ({"metric": "accuracy", "value": 1, "split": "validation"}, "no split 'validation'"),
             ({"metric": "accuracy", "value": 1, "data": "ab" * 32}, "about other rows"),
             ({"metric": "bleu", "value": 1}, "no metric of its task"),
+            ({"metric": "Accuracy", "value": 1}, "no metric of its task"),
             ({"metric": "accuracy"}, "value: is missing"),
             ({"metric": "accuracy", "value": "high"}, "malformed"),
             ({"metric": "accuracy", "value": 1, "rows": "x"}, "malformed"),
@@ -162,6 +287,8 @@ class TestCard:
         assert found.holds is None
         assert found.verdict.startswith("cannot check, because ")
         assert reason in found.verdict
+        # rows that are not at hand may be elsewhere; of the others nobody could ever say anything
+        assert found.is_void == (reason not in ("no split 'validation'", "about other rows"))
 
     def test_claims_that_are_no_list_are_no_silence(self, chain, child):
         (child / "README.md").write_text("---\nclaims: {metric: accuracy}\n---\n")

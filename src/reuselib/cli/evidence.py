@@ -193,7 +193,9 @@ def audit(  # noqa: PLR0913 - one parameter for each option
     store: Store = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Write the findings here, as JSON.", show_default=False),
+        typer.Option(
+            help="Write the findings here too, as JSON, over what is there.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -202,8 +204,11 @@ def audit(  # noqa: PLR0913 - one parameter for each option
     from reuselib.cli.progress import shown
     from reuselib.errors import IntegrityError
     from reuselib.evidence.audit import audit
+    from reuselib.evidence.audited import refuse_unwritable
     from reuselib.lineage.policy import demands
 
+    if output is not None:
+        refuse_unwritable(output)
     with shown() as report:
         found = audit(
             folder,
@@ -213,12 +218,12 @@ def audit(  # noqa: PLR0913 - one parameter for each option
             store=store,
             report=report,
         )
-    if output is not None:
-        found.write(output)
     if as_json:
         print_json(found.to_json())
     else:
         show_audit(found)
+    if output is not None:
+        found.write(output)
     if not found.ok:
         raise typer.Exit(IntegrityError.exit_code)
 

@@ -42,7 +42,7 @@ def _parts(found: Audit) -> Iterator[tuple[str, Iterable[tuple[str, str]]]]:
     yield "objections", ((str(each), "red") for each in found.objections)
     yield "history", _history(found)
     yield "scan", _scan(found)
-    yield "claims", ((_claim(each), _of(each.holds)) for each in found.claims)
+    yield "claims", _claims(found.claims)
     yield "licences", _licences(found)
     yield "card", _card(found)
     yield "completeness", _completeness(found)
@@ -66,10 +66,25 @@ def _scan(found: Audit) -> Iterator[tuple[str, str]]:
     yield f"files by format: {counts or 'none'}", ""
 
 
+def _claims(claims: Iterable[CheckedClaim]) -> Iterator[tuple[str, str]]:
+    """Each that is off by itself; of the others, the figures that only go with a metric together."""
+    others: dict[tuple[str, str], list[str]] = {}
+    for each in claims:
+        if each.is_metric or each.holds is False:
+            yield _claim(each), _of(each.holds)
+        else:
+            key = (f"says the {each.source}: {each.verdict}", _of(each.holds))
+            others.setdefault(key, []).append(each.metric)
+    for (told, style), names in others.items():
+        yield f"{', '.join(names)}, {told}", style
+
+
 def _claim(claim: CheckedClaim) -> str:
     stated = "?" if claim.value is None else f"{claim.value:.6g}"
     span = claim.interval
     note = f" (95 % interval {span[0]:.4g} to {span[1]:.4g})" if span else ""
+    if claim.holds and claim.measured is not None and claim.tolerance is not None:
+        note = f", {claim.measured:.6g} was measured and {claim.tolerance:.2g} allowed{note}"
     return (
         f"{claim.metric} {stated} on {claim.split}, says the {claim.source}: {claim.verdict}{note}"
     )

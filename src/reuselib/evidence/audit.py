@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.errors import IntegrityError, ReuseError
 from reuselib.evidence.audited import Audit, Edge, Objection
-from reuselib.evidence.card_check import CardCheck, check_card
-from reuselib.evidence.claims import CheckedClaim, Measurement, check_claims
+from reuselib.evidence.card_check import check_card
+from reuselib.evidence.claims import CheckedClaim, unmeasured
 from reuselib.evidence.completeness import complete
 from reuselib.evidence.licences import read_licences, unstated_rows
-from reuselib.evidence.objections import (
-    against_claims,
-    against_history,
-    against_policy,
-    against_scan,
-)
+from reuselib.evidence.measurement import Measurement, check_claims
+from reuselib.evidence.objections import against
 from reuselib.evidence.prove import prove
 from reuselib.evidence.rows import Given
 from reuselib.evidence.whereabouts import Whereabouts
 from reuselib.lineage.chain import Chain, read_ancestors, walk
-from reuselib.lineage.policy import Demand, Policy
+from reuselib.lineage.policy import Demand, Policy, policy_for
 from reuselib.lineage.verify import verify
 from reuselib.model.opening import read_manifest
 from reuselib.progress import Progress
@@ -49,7 +45,7 @@ _PHASES = 5
 def audit(
     folder: Path,
     *,
-    policy: Policy | Path | None = None,
+    policy: Policy | str | Path | None = None,
     data: Given = None,
     parents: Sequence[Path] = (),
     store: Path | Store | None = None,
@@ -57,13 +53,13 @@ def audit(
 ) -> Audit:
     """Verify, prove, scan, measure claims again, and look at licences, card and gaps.
 
-    Without a policy a model is accepted if nothing about it is broken, no number that is stated of it is off, and
-    nothing in it may run code. Licences are advice, and refuse a model only if a policy names those that it allows.
-    Nothing of the folder is run; it is opened to be measured only if record and scan are clean.
+    Without a policy a model is accepted if nothing about it is broken, no number that is stated of it is off or says
+    nothing, and nothing in it may run code. Licences are advice, and refuse a model only if a policy names those that
+    it allows. Nothing of the folder is run; it is opened to be measured only if record and scan are clean.
 
     Args:
         folder: the model.
-        policy: what is demanded besides, or the file that says so.
+        policy: what is demanded besides, or the file that says so; never one that lies in `folder`.
         data: the rows that claims are about, or where they are, if not where the manifest says.
         parents: folders of parents or of any ancestors, in any order; they are recognised by their bytes.
         store: where to look for the others; default: the user's store.
@@ -74,43 +70,35 @@ def audit(
         RecipeError: the policy is malformed.
         MissingExtra: a signature is to be checked and `reuselib[sign]` is not installed.
     """
-    demanded = Policy.read(policy) if isinstance(policy, Path) else policy
-    work = _Work(Path(folder), demanded, report)
+    work = _Work(Path(folder), policy_for(Path(folder), policy), report)
     work.tell(0, "verifying")
-    found = verify(work.folder, policy=demanded)
+    found = verify(work.folder, policy=work.policy)
     work.tell(1, "scanning")
     seen = scan(work.folder)
     manifest = found.manifest
-    chain, whereabouts = work.history(manifest, parents, store)
+    chain, places = work.history(manifest, parents, store)
     work.tell(2, "proving")
     proof, broken = work.proof(manifest, parents, store)
-    edges = work.edges(found, proof, whereabouts, data)
+    edges = work.edges(found, proof, chain, places, data)
     work.tell(3, "measuring claims")
-    claims = work.claims(manifest, whereabouts, data, _refusal(found, seen))
+    claims = work.claims(manifest, places, data, _refusal(found, seen))
     work.tell(4, "reading licences and card")
-    licences = read_licences(work.folder, manifest, chain, demanded) if manifest else None
-    card = check_card(work.folder)
-    completeness = complete(work.folder, manifest, chain)
-    work.tell(_PHASES, "")
-    return Audit(
+    parts = Audit(
         name=manifest.name if manifest else work.folder.resolve().name,
-        objections=(
-            *(Objection("record", str(each)) for each in found.problems),
-            *broken,
-            *against_history(proof, edges),
-            *against_scan(seen, demanded),
-            *against_claims(claims, card, demanded),
-            *against_policy(licences, completeness, demanded),
-        ),
         report=found,
         proof=proof,
         edges=edges,
         scan=seen,
         claims=claims,
-        licences=licences,
-        card=card,
-        completeness=completeness,
-        unchecked=tuple(_unchecked(found, proof, seen, card, claims, manifest, chain, demanded)),
+        licences=read_licences(work.folder, manifest, chain, work.policy) if manifest else None,
+        card=check_card(work.folder),
+        completeness=complete(work.folder, manifest, chain),
+    )
+    work.tell(_PHASES, "")
+    return replace(
+        parts,
+        objections=tuple(against(parts, work.policy, broken)),
+        unchecked=tuple(work.unchecked(parts, chain)),
     )
 
 
@@ -149,38 +137,58 @@ class _Work:
             return None, (Objection("history", error.what),)
 
     def edges(
-        self, found: Report, proof: Proof | None, places: Whereabouts, data: Given
+        self,
+        found: Report,
+        proof: Proof | None,
+        chain: Chain,
+        places: Whereabouts,
+        data: Given,
     ) -> tuple[Edge, ...]:
         """What each step of the history reaches, and lacks."""
         wanted = self.policy.require if self.policy else ()
+        own = (found.manifest,) if found.manifest else ()
+        records = (*own, *chain.manifests.values())
         edges: list[Edge] = []
         for step in proof.steps if proof else ():
-            tiers = _tiers(found, step)
-            if tiers and "replayed" in wanted and self._is_replayed(step, places, data):
-                tiers = (*tiers, "replayed")
+            tiers, why = _tiers(found, step), ""
+            if tiers and "replayed" in wanted:
+                known = {e.sha256 for e in records if e.digests.dir_hash == step.dir_hash}
+                why = self._not_replayed(step, known, places, data)
+                tiers = tiers if why else (*tiers, "replayed")
             lacking: list[Demand] = [each for each in wanted if each not in tiers]
-            edges.append(Edge(step.name, step.dir_hash, step.relation, tiers, tuple(lacking)))
+            edges.append(Edge(step.name, step.dir_hash, step.relation, tiers, tuple(lacking), why))
         return tuple(edges)
 
-    def _is_replayed(self, step: ProvenStep, places: Whereabouts, data: Given) -> bool:
-        """Whether doing a step again gives the same weights; takes as long as the step did."""
+    def _not_replayed(
+        self, step: ProvenStep, known: set[str], places: Whereabouts, data: Given
+    ) -> str:
+        """Why doing a step again did not give the same weights; empty if it did. Takes as long as the step did.
+
+        `known`: sha256 of the records that the history has of the step. Another record of the same weights is another
+        story, whatever comes of it.
+        """
         from reuselib.evidence.reproduce import reproduce
 
-        known = {digests.dir_hash: folder for folder, digests in places.named.items()}
         own = read_manifest(self.folder)
-        if own is not None:
-            known[own.digests.dir_hash] = self.folder
-        folder = known.get(step.dir_hash) or places.store.locate(step.dir_hash)
+        if own is not None and own.digests.dir_hash == step.dir_hash:
+            folder = self.folder
+        else:
+            folder = places.place(step.dir_hash)
         if folder is None:
-            return False
+            return "the model is not at hand to be made again"
         rows = str(data) if isinstance(data, Path) else data
         try:
+            record = read_manifest(folder)
+            if record is None or known != {record.sha256}:
+                return "what is at hand has another record than the history"
             again = reproduce(
                 folder, data=rows, parents=places.folders, store=places.store, report=self.report
             )
-        except ReuseError:
-            return False
-        return again.tier == "replayed"
+        except ReuseError as error:
+            return f"it cannot be made again: {error.what}"
+        if again.tier == "replayed":
+            return ""
+        return f"made again, it is {again.verdict}" + (f": {again.why}" if again.why else "")
 
     def claims(
         self, manifest: Manifest | None, places: Whereabouts, data: Given, refusal: str
@@ -188,6 +196,26 @@ class _Work:
         if manifest is None:
             return ()
         return check_claims(Measurement(self.folder, manifest, places, data, refusal))
+
+    def unchecked(self, parts: Audit, chain: Chain) -> Iterator[str]:
+        """What a reader might believe was checked, each once."""
+        told = [*parts.report.unchecked, *(parts.proof.unchecked if parts.proof else ())]
+        told = [e for e in told if not e.startswith(_DONE_HERE) and "`reuselib audit`" not in e]
+        told += [*parts.scan.unchecked, *parts.card.unchecked]
+        told += [f"a claim: {each.reason}" for each in parts.claims if each.holds is None]
+        if left := unmeasured(self.folder):
+            told.append(f"figures of the record that are not measured again: {', '.join(left)}")
+        manifest = parts.report.manifest
+        if manifest is not None and not any(each.is_metric for each in parts.claims):
+            told.append("how good it is: nothing is stated of it")
+        if manifest is not None and (rows := unstated_rows(manifest, chain)):
+            names = ", ".join(sorted({each.uri or each.name for each in rows}))
+            told.append(f"licences of rows: none is recorded of {names}")
+        if self.policy is None or "replayed" not in self.policy.require:
+            told.append(
+                "whether doing the steps again gives the same weights: `reuselib reproduce`"
+            )
+        return iter(dict.fromkeys(told))
 
 
 def _tiers(found: Report, step: ProvenStep) -> tuple[Demand, ...]:
@@ -207,31 +235,3 @@ def _refusal(found: Report, seen: Scan) -> str:
     if dangers := seen.of("danger"):
         return f"opening it may run code ({dangers[0].path}: {dangers[0].code})"
     return ""
-
-
-def _unchecked(  # noqa: PLR0913 - one for each part
-    found: Report,
-    proof: Proof | None,
-    seen: Scan,
-    card: CardCheck,
-    claims: Sequence[CheckedClaim],
-    manifest: Manifest | None,
-    chain: Chain,
-    policy: Policy | None,
-) -> Iterator[str]:
-    told = [*found.unchecked, *(proof.unchecked if proof else ())]
-    told = [
-        line for line in told if not line.startswith(_DONE_HERE) and "`reuselib audit`" not in line
-    ]
-    told += seen.unchecked
-    told += card.unchecked
-    if reasons := dict.fromkeys(each.reason for each in claims if each.holds is None):
-        told += [f"a claim: {reason}" for reason in reasons]
-    if manifest is not None and not claims:
-        told.append("how good it is: nothing is stated of it")
-    if manifest is not None and (rows := unstated_rows(manifest, chain)):
-        names = ", ".join(sorted({each.uri or each.name for each in rows}))
-        told.append(f"licences of rows: none is recorded of {names}")
-    if policy is None or "replayed" not in policy.require:
-        told.append("whether doing the steps again gives the same weights: `reuselib reproduce`")
-    yield from dict.fromkeys(told)

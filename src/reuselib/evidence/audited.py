@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from reuselib.errors import StoreError
 from reuselib.lineage.disk import write_file
 from reuselib.lineage.policy import Demand
 
@@ -50,6 +52,8 @@ class Edge:
     """The strongest first; none if it is missing or broken."""
     lacking: tuple[Demand, ...] = ()
     """What the policy demands besides."""
+    why: str = ""
+    """Why doing it again did not show it, where the policy demands that."""
 
     def to_json(self) -> dict[str, Json]:
         """As plain JSON."""
@@ -62,7 +66,7 @@ class Audit:
 
     name: str
     """Of the model, or of its folder if it has no record."""
-    objections: tuple[Objection, ...]
+    objections: tuple[Objection, ...] = ()
     """Why the model is not accepted, in the order of the audit."""
     report: Report
     """What `verify` says."""
@@ -77,7 +81,7 @@ class Audit:
     """Advice; None if there is no record."""
     card: CardCheck
     completeness: Completeness
-    unchecked: tuple[str, ...]
+    unchecked: tuple[str, ...] = ()
     """What a reader might believe was checked, and was not."""
 
     @property
@@ -103,10 +107,31 @@ class Audit:
         }
 
     def write(self, path: Path) -> None:
-        """Write the findings as JSON. The same findings give the same bytes.
+        """Write the findings as JSON, over what is there. The same findings give the same bytes.
 
         Raises:
             StoreError: the file cannot be written.
         """
         text = json.dumps(self.to_json(), indent=2, sort_keys=True, ensure_ascii=False)
-        write_file(path, f"{text}\n".encode("utf-8", "backslashreplace"))
+        refuse_unwritable(path)
+        write_file(path, f"{text}\n".encode("utf-8", "backslashreplace"), otherwise=_ANOTHER)
+
+
+_ANOTHER = "name another file"
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Find out that findings cannot be written before they are made, which may take long.
+
+    Raises:
+        StoreError: there is no such folder, it is read-only, or `path` is a folder itself.
+    """
+    folder, why = path.parent, ""
+    if path.is_dir():
+        why = "it is a folder"
+    elif not folder.is_dir():
+        why = f"there is no folder {folder}"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        why = f"the folder {folder} is not writable for this user"
+    if why:
+        raise StoreError(f"cannot write {path}: {why}", expected="a file's name", fix=_ANOTHER)

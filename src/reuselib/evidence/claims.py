@@ -1,37 +1,39 @@
-"""Claims about how good a model is, measured again on the rows that they name.
+"""Claims about how good a model is.
 
-A claim is a number that somebody states: the record of a derivation states the metrics that it measured, and a model
-card may state others, under `claims:` in its front matter. Both are compared with what is measured here.
+A claim is a number that somebody states: the record of a derivation states the figures that it measured, and a model
+card may state others, under `claims:` in its front matter. `evidence.measurement` compares both with what it measures.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from reuselib.errors import Problem, RecipeError, ReuseError
-from reuselib.evidence.rows import Given, dataset_digest, rows_of
-from reuselib.lineage.store import Store
-from reuselib.model.figures import read_figures
+from reuselib.evidence.rows import dataset, dataset_digest
+from reuselib.model.figures import Figures, read_figures
 from reuselib.values.binding import FAILED, Binder
 from reuselib.values.front_matter import CARD, read_front_matter
 
 if TYPE_CHECKING:
     from reuselib.adapter import Json
-    from reuselib.data import Splits
-    from reuselib.evidence.whereabouts import Whereabouts
     from reuselib.lineage.manifest import Manifest
-    from reuselib.task import Rows
 
 _MACHINES = 1e-4
 """Of a value: how far two machines may be apart on the same rows."""
 _ROUNDING = 0.01
 """Of a value: the most that rounding explains, whatever the number of places."""
+_WIDEST = 0.02
+"""Of a value, or by itself below one: with a wider tolerance a number says so little that anything would hold."""
+COUNTS = ("num_parameters", "num_bytes", "flops")
+"""Costs of a model that are the same on every machine."""
+QUALITY = ("ece", "worst_class", "worst_slice")
+"""See `Figures.quality`."""
+_ENDS = (" interval, low end", " interval, high end")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,8 @@ class Claim:
     """`rowsHash1` of the rows, all splits together or the named one alone. Left out: the rows of the record."""
     split: str = "test"
     tolerance: float | None = None
-    """How far the measured value may be from the stated one. Left out: half a unit in the last place that is stated,
-    and at most a hundredth of the value."""
+    """How far the measured value may be from the stated one: at most 0.02, or that share of a value above one. Left
+    out: half a unit in the last place that is stated, and at most a hundredth of the value."""
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -54,6 +56,9 @@ class Claim:
             problems.append(Problem("", "value", f"expected a finite number; got {self.value}"))
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             what = f"expected a number of at least 0; got {self.tolerance}"
+            problems.append(Problem("", "tolerance", what))
+        elif self.tolerance is not None and self.tolerance > widest(self.value):
+            what = f"at most {widest(self.value):.6g} is left to a claim of {self.value:.6g}; got {self.tolerance:.6g}"
             problems.append(Problem("", "tolerance", what))
         if self.data and not re.fullmatch("[0-9a-f]{64}", self.data):
             what = f"expected 64 lower-case hex digits; got {self.data[:80]!r}"
@@ -87,6 +92,13 @@ class CheckedClaim:
     """95 % of it over other draws of the rows: how much the number says about rows that nobody has seen."""
     reason: str = ""
     """Why it could not be checked."""
+    is_void: bool = False
+    """Whether nobody could ever check it: it is malformed, or its metric is none of the task."""
+
+    @property
+    def is_metric(self) -> bool:
+        """Whether it is about a metric of the task, rather than a figure that goes with one."""
+        return self.metric not in (*COUNTS, *QUALITY) and not self.metric.endswith(_ENDS)
 
     @property
     def holds(self) -> bool | None:
@@ -140,139 +152,120 @@ def carded_claims(folder: Path) -> Iterator[Claim | CheckedClaim]:
 
 
 def recorded_claims(folder: Path, manifest: Manifest) -> Iterator[Claim | CheckedClaim]:
-    """The metrics that a derivation measured of its child, which the record states."""
+    """The figures that a derivation measured of its child, which the record states, but for those of a machine."""
     try:
         figures = read_figures(folder)
-        rows = figures.test.get("rows")
-    except (ReuseError, OSError) as error:
-        yield _unread(f"the recorded metrics cannot be read: {error}", source="record")
+    except ReuseError as error:
+        yield _unread(f"the recorded figures cannot be read: {error.what}", source="record")
+        return
+    except OSError as error:
+        yield _unread(f"the recorded figures cannot be read: {error.strerror}", source="record")
         return
     digest = dataset_digest(manifest)
-    for metric, value in sorted(figures.after.items()):
-        if rows and _is_number(value):
-            yield Claim(metric=str(metric), value=float(value), data=digest)
+    stated = {**figures.quality, **_ends(figures.intervals)}
+    if (figures.after or stated) and (odd := _odd_rows(figures, manifest)):
+        for metric in sorted(figures.after) or sorted(stated):
+            yield _unread(odd, metric, source="record")
+    else:
+        for metric, value in sorted(figures.after.items()):
+            yield from _recorded(metric, value, digest)
+        for metric, value in stated.items():
+            # a few rows that another machine judges otherwise move these by more than the last place
+            yield from _recorded(metric, value, digest, widest)
+    for metric in COUNTS:
+        if metric in figures.cost:
+            yield from _recorded(metric, figures.cost[metric], digest, _exact)
 
 
-@dataclass
-class Measurement:
-    """A model on rows: opened at the first claim that needs it, and measured once a split."""
-
-    folder: Path
-    manifest: Manifest
-    places: Whereabouts
-    """Where the model is whose weights an adapter alone needs."""
-    given: Given = None
-    refusal: str = ""
-    """Why the model must not be opened, if it must not."""
-    _rows: Splits | str | None = None
-    _found: dict[str, tuple[dict[str, float], dict[str, tuple[float, float]]] | str] = field(
-        default_factory=dict[str, "tuple[dict[str, float], dict[str, tuple[float, float]]] | str"]
-    )
-
-    def check(self, claim: Claim, source: Literal["card", "record"]) -> CheckedClaim:
-        """Measure one claim again."""
-        reason, measured, span = self._check(claim)
-        return CheckedClaim(
-            metric=claim.metric,
-            value=claim.value,
-            source=source,
-            split=claim.split,
-            data=claim.data,
-            tolerance=claim.allowance,
-            measured=measured,
-            interval=span,
-            reason=reason,
-        )
-
-    def _check(self, claim: Claim) -> tuple[str, float | None, tuple[float, float] | None]:
-        if self.refusal:
-            return self.refusal, None, None
-        splits = self._splits()
-        if isinstance(splits, str):
-            return splits, None, None
-        if reason := self._other_rows(claim, splits):
-            return reason, None, None
-        if claim.split not in self._found:
-            self._found[claim.split] = self._measure(getattr(splits, claim.split))
-        found = self._found[claim.split]
-        if isinstance(found, str):
-            return found, None, None
-        metrics, spans = found
-        if claim.metric not in metrics:
-            known = ", ".join(sorted(metrics))
-            return f"{claim.metric!r} is no metric of its task ({known})", None, None
-        return "", metrics[claim.metric], spans.get(claim.metric)
-
-    def _splits(self) -> Splits | str:
-        if self._rows is None:
-            try:
-                self._rows = rows_of(self.manifest, self.given)
-            except ReuseError as error:
-                self._rows = error.what
-        return self._rows
-
-    def _other_rows(self, claim: Claim, splits: Splits) -> str:
-        """Why these rows are not those of the claim; empty if they are."""
-        known = [
-            name for name in ("train", "validation", "test") if getattr(splits, name) is not None
-        ]
-        if claim.split not in known:
-            return f"there is no split {claim.split!r} among the rows at hand ({', '.join(known)})"
-        facts: Any = splits.facts["splits"]
-        wanted = claim.data or dataset_digest(self.manifest)
-        if wanted and wanted not in (splits.digest, facts[claim.split]["digest"]):
-            return f"it is about other rows than those at hand (rowsHash1 {splits.digest})"
-        return ""
-
-    def _measure(self, rows: Rows) -> tuple[dict[str, float], dict[str, tuple[float, float]]] | str:
-        from reuselib.measure.bootstrap import intervals, resampled
-        from reuselib.model import Model
-        from reuselib.training.evaluate import observe
-
-        try:
-            with TemporaryDirectory() as place:
-                model = Model.load(self.folder, store=self._around(Path(place)))
-                task = model.task
-                examples = task.encode(rows, model.processor)
-                observed = observe(model.module, examples, task, model.processor)
-                return task.metrics(observed), intervals(resampled(task, observed))
-        except ReuseError as error:
-            return f"it cannot be opened and measured: {error.what}"
-
-    def _around(self, place: Path) -> Path:
-        """A store of its own that knows the models which this one needs: looking at a model leaves no trace."""
-        store, internal = Store(place), self.manifest.definition.internal
-        known = {digests.dir_hash: folder for folder, digests in self.places.named.items()}
-        for digest in internal.requires if internal else ():
-            folder = known.get(digest) or self.places.store.locate(digest)
-            if folder is not None:
-                store.remember_root(digest, folder)
-        return place
+def unmeasured(folder: Path) -> tuple[str, ...]:
+    """The figures of a record that nothing here measures again, in words."""
+    try:
+        figures = read_figures(folder)
+    except (ReuseError, OSError):
+        return ()
+    told = {
+        "those of the parent": figures.before,
+        "the comparison with the parent": figures.drift,
+        "the comparison with the origin": figures.origin,
+        "the simple reference": figures.reference,
+        "what the adapter reported": figures.step,
+        "times and memory": figures.cost.keys() - {*COUNTS},
+    }
+    return tuple(name for name, value in told.items() if value)
 
 
-def check_claims(measurement: Measurement) -> tuple[CheckedClaim, ...]:
-    """Every claim on the card and in the record, those of the card first."""
-    folder, manifest = measurement.folder, measurement.manifest
-    stated: Sequence[tuple[Literal["card", "record"], Iterator[Claim | CheckedClaim]]] = (
-        ("card", carded_claims(folder)),
-        ("record", recorded_claims(folder, manifest)),
-    )
-    return tuple(
-        measurement.check(each, source) if isinstance(each, Claim) else each
-        for source, claims in stated
-        for each in claims
-    )
+def widest(value: float) -> float:
+    """The widest tolerance that a claim may have."""
+    return _WIDEST * max(1.0, abs(value))
+
+
+def _exact(_: float) -> float:
+    return 0.0
+
+
+def _recorded(
+    metric: str,
+    value: object,
+    digest: str,
+    tolerance: Callable[[float], float] | None = None,
+) -> Iterator[Claim | CheckedClaim]:
+    """One figure of a record; a stranger's may hold anything."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise OverflowError
+        number = float(value)
+        allowed = tolerance(number) if tolerance else None
+        yield Claim(metric=metric, value=number, data=digest, tolerance=allowed)
+    except (OverflowError, RecipeError):
+        yield _unread(f"{str(value)[:80]!r} is no finite number", metric, source="record")
+
+
+def _ends(intervals: Mapping[str, Any]) -> dict[str, object]:
+    """Both ends of each interval of the child; what is no pair comes as it is, for `_recorded` to refuse."""
+    after = intervals.get("after", {})
+    if not isinstance(after, dict):
+        return {f"?{_ENDS[0]}": after}
+    told = cast("dict[str, list[Any] | float]", after)
+    found: dict[str, object] = {}
+    for metric, span in sorted(told.items()):
+        pair: list[Any] = [span, span]
+        if isinstance(span, list) and len(span) == 2:
+            pair = span
+        found |= {f"{metric}{end}": value for end, value in zip(_ENDS, pair, strict=True)}
+    return found
+
+
+def span_ends(spans: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Measured intervals, by the names that claims about them have."""
+    return {
+        f"{metric}{end}": value
+        for metric, span in spans.items()
+        for end, value in zip(_ENDS, span, strict=True)
+    }
+
+
+def _odd_rows(figures: Figures, manifest: Manifest) -> str:
+    """In what the rows that figures are of are not those of the manifest; empty if they are."""
+    rows = figures.test.get("rows")
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        return f"the record states it of {str(rows)[:40]} rows"
+    found = dataset(manifest)
+    if found is None:
+        return "the record names no rows that it was measured on"
+    splits = found.annotations.get("splits")
+    known = splits.get("test") if isinstance(splits, dict) else None
+    if known != figures.test:
+        return "the record states it of other rows than those that the manifest names"
+    return ""
 
 
 def _unread(
     reason: str, metric: str = "", *, source: Literal["card", "record"] = "card"
 ) -> CheckedClaim:
-    return CheckedClaim(metric=metric or "?", value=None, source=source, reason=reason)
-
-
-def _is_number(value: object) -> bool:
-    """A stranger's record may hold anything."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    """A claim that says nothing which could be checked."""
+    return CheckedClaim(
+        metric=metric or "?", value=None, source=source, reason=reason, is_void=True
+    )
 
 
 def _last_place(value: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from reuselib.evidence.audited import Edge, Objection
+from reuselib.evidence.audited import Audit, Edge, Objection
 
 if TYPE_CHECKING:
     from reuselib.evidence.card_check import CardCheck
@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from reuselib.evidence.proof import Proof
     from reuselib.lineage.policy import Policy
     from reuselib.scanning.scan import Scan
+
+
+def against(
+    found: Audit, policy: Policy | None, broken: Sequence[Objection]
+) -> Iterator[Objection]:
+    """Every reason, in the order of the audit; `broken` are those for which nothing could be proven at all."""
+    yield from (Objection("record", str(each)) for each in found.report.problems)
+    yield from broken
+    yield from against_history(found.proof, found.edges)
+    yield from against_scan(found.scan, policy)
+    yield from against_claims(found.claims, found.card, policy)
+    yield from against_policy(found.licences, found.completeness, policy)
 
 
 def against_history(proof: Proof | None, edges: Sequence[Edge]) -> Iterator[Objection]:
@@ -27,8 +39,10 @@ def against_history(proof: Proof | None, edges: Sequence[Edge]) -> Iterator[Obje
     for edge in edges:
         if edge.lacking:
             has = ", ".join(edge.tiers) or "nothing"
+            why = f"; {edge.why}" if edge.why else ""
             yield Objection(
-                "policy", f"the step to {edge.name} is not {', '.join(edge.lacking)} (it is {has})"
+                "policy",
+                f"the step to {edge.name} is not {', '.join(edge.lacking)} (it is {has}{why})",
             )
 
 
@@ -43,10 +57,12 @@ def against_scan(seen: Scan, policy: Policy | None) -> Iterator[Objection]:
 def against_claims(
     claims: Sequence[CheckedClaim], card: CardCheck, policy: Policy | None
 ) -> Iterator[Objection]:
-    """Numbers that are stated and off; if the policy says so, also those that could not be measured."""
+    """Numbers that are off or say nothing; if the policy says so, also silence, and those that were not measured."""
     must_hold = policy is not None and policy.claims == "hold"
+    if must_hold and not any(each.is_metric for each in claims):
+        yield Objection("claims", "nothing is stated of how good it is, so nothing holds")
     for claim in claims:
-        if claim.holds is False or (must_hold and claim.holds is None):
+        if claim.holds is False or claim.is_void or (must_hold and claim.holds is None):
             stated = "?" if claim.value is None else f"{claim.value:.6g}"
             yield Objection("claims", f"{claim.metric} {stated} ({claim.source}): {claim.verdict}")
     for difference in card.differences:

@@ -15,6 +15,7 @@ from reuselib.values.document import Document
 
 if TYPE_CHECKING:
     from reuselib.adapter import Json
+    from reuselib.lineage.descriptors import Descriptor
     from reuselib.lineage.manifest import Manifest
 
 Given: TypeAlias = "str | Path | Data | Splits | None"
@@ -59,8 +60,14 @@ def rows_of(manifest: Manifest, given: Given = None) -> Splits:
 
 def dataset_digest(manifest: Manifest) -> str:
     """`rowsHash1` of the rows that a derivation used, as its manifest says; empty if it used none."""
-    found = (each for each in manifest.definition.dependencies if each.role == "dataset")
-    return next((each.digest.get("rowsHash1", "") for each in found), "")
+    found = dataset(manifest)
+    return found.digest.get("rowsHash1", "") if found else ""
+
+
+def dataset(manifest: Manifest) -> Descriptor | None:
+    """What a manifest says of the rows that were used; None if none were."""
+    items = manifest.definition.dependencies
+    return next((each for each in items if each.role == "dataset"), None)
 
 
 def _data(recorded: Mapping[str, Json], source: str | None) -> Data:

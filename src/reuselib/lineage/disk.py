@@ -69,16 +69,23 @@ def _room(path: Path) -> str:
         return "free space unknown"
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that it holds its old content or all of the new, whatever happens."""
+def write_file(path: Path, data: bytes, *, otherwise: str = ANOTHER_STORE) -> None:
+    """Write a file so that it holds its old content or all of the new, whatever happens.
+
+    Raises:
+        StoreError: it cannot be written; `otherwise` is what the user can do instead.
+    """
     part = path.with_name(f".{path.name}.{uuid4().hex}")
-    with writing(path):
+    with writing(path, otherwise=otherwise):
         try:
             with part.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
+        except OSError as error:
+            error.filename = str(path)  # nobody knows the part by its name
+            raise
         finally:
             part.unlink(missing_ok=True)
         sync(path.parent)
