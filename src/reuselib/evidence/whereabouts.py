@@ -81,18 +81,6 @@ class Whereabouts:
                 return folder
         return self.store.locate(dir_hash)
 
-    def place(self, dir_hash: str) -> Path | None:
-        """Where a model with this `dirHash` may be; whoever opens it compares bytes and record.
-
-        Raises:
-            SourceError: one of the folders that were named is not there.
-            IntegrityError: one cannot be read safely.
-        """
-        for folder, digests in self.named.items():
-            if digests.dir_hash == dir_hash:
-                return folder
-        return self.store.locate(dir_hash)
-
     def known(self, parent: Parent) -> Manifest | None:
         """The manifest that a child names, if it is at hand."""
         return self.manifests.get(parent.manifest_sha256)
