@@ -28,7 +28,7 @@ def verify(
 ) -> None:
     """Check a model folder against its manifest: every file, every tensor. Needs no network and runs no code of it."""
     from reuselib.cli.verdict import show_report
-    from reuselib.errors import IntegrityError
+    from reuselib.errors import IntegrityError, ReuseError
     from reuselib.lineage.policy import demands
     from reuselib.lineage.verify import verify
 
@@ -37,6 +37,8 @@ def verify(
         print_json(report.to_json())
     else:
         show_report(report, folder)
+    if report.is_unreadable:
+        raise typer.Exit(ReuseError.exit_code)
     if not report.ok:
         raise typer.Exit(IntegrityError.exit_code)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 
 from reuselib.errors import IntegrityError
 from reuselib.lineage import canonical
 from reuselib.lineage.digest import SIGNATURE
 from reuselib.lineage.reading import Fields
+from reuselib.signing.encoding import decoded, malformed_signature
 from reuselib.signing.statement import Statement, parse_statement
 
 MAX_BYTES = 24 * 2**20
@@ -56,14 +55,8 @@ def read_bundle(data: bytes) -> Bundle:
         raise IntegrityError(
             "LIMIT", f"{SIGNATURE} has more than {MAX_BYTES} bytes", path=SIGNATURE
         )
-    try:
+    with malformed_signature(SIGNATURE):
         return _read(data)
-    except IntegrityError as error:
-        # The reader of fields is the manifest's, and so is its word for whatever is malformed.
-        if error.code != "BAD_MANIFEST":
-            raise
-        what = error.what.removeprefix("BAD_MANIFEST: ")
-        raise IntegrityError("BAD_SIGNATURE", what, path=SIGNATURE) from error
 
 
 def _read(data: bytes) -> Bundle:
@@ -83,7 +76,7 @@ def _read(data: bytes) -> Bundle:
         what = f"payloadType is {kind[:80]!r}, expected {PAYLOAD_TYPE!r}"
         raise envelope.refuse(what, "WRONG_TYPE")
     signatures = envelope.objects("signatures", ("sig", "keyid"))
-    if not signatures or not all(_decode(each, "sig") for each in signatures):
+    if not signatures or not all(decoded(each, "sig") for each in signatures):
         raise envelope.refuse("there is no signature in it", "UNSIGNED")
     if len(signatures) > 1:
         raise envelope.refuse(f"{len(signatures)} signatures, but such a bundle has one")
@@ -92,7 +85,7 @@ def _read(data: bytes) -> Bundle:
             fields.get("verificationMaterial", dict), "verificationMaterial", _MATERIAL, SIGNATURE
         )
     )
-    return Bundle(parse_statement(_decode(envelope, "payload")), hint, certificates)
+    return Bundle(parse_statement(decoded(envelope, "payload")), hint, certificates)
 
 
 def _material(fields: Fields) -> tuple[str, tuple[bytes, ...]]:
@@ -107,20 +100,8 @@ def _material(fields: Fields) -> tuple[str, tuple[bytes, ...]]:
         return (key.optional("hint", str) or "" if key.value.get("hint") else "", ())
     chain = fields.object("x509CertificateChain", ("certificates",))
     certificates = tuple(
-        _decode(each, "rawBytes") for each in chain.objects("certificates", ("rawBytes",))
+        decoded(each, "rawBytes") for each in chain.objects("certificates", ("rawBytes",))
     )
     if not certificates:
         raise chain.refuse("there is no certificate in it")
     return "", certificates
-
-
-def _decode(fields: Fields, name: str) -> bytes:
-    """Base64 in its only form: what decoders skip or ignore could mean another payload to another reader."""
-    text = fields.get(name, str)
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise fields.refuse(f"{name!r} is not base64: {error}") from error
-    if base64.b64encode(data).decode() != text:
-        raise fields.refuse(f"{name!r} is not base64 in its plain form")
-    return data

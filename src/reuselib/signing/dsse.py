@@ -7,7 +7,6 @@ one of something else: https://github.com/secure-systems-lab/dsse/blob/master/pr
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from reuselib.errors import IntegrityError
 from reuselib.lineage import canonical
 from reuselib.lineage.reading import Fields
+from reuselib.signing.encoding import decoded, malformed_signature
 from reuselib.signing.extra import needing_extra
 from reuselib.signing.keys import key_hint, private_key, public_key
 
@@ -73,19 +73,9 @@ def read_envelope(data: bytes) -> Envelope:
     """
     if len(data) > MAX_BYTES:
         raise IntegrityError("LIMIT", f"the envelope has more than {MAX_BYTES} bytes")
-    fields = Fields(
-        canonical.loads(data, path="envelope", limit=MAX_BYTES),
-        "",
-        ("payload", "payloadType", "signatures"),
-        "envelope",
-    )
-    try:
-        return _read(fields)
-    except IntegrityError as error:
-        # The reader of fields is the manifest's, and so is its word for whatever is malformed.
-        if error.code != "BAD_MANIFEST":
-            raise
-        raise IntegrityError("BAD_SIGNATURE", error.what.removeprefix("BAD_MANIFEST: ")) from error
+    with malformed_signature():
+        content = canonical.loads(data, path="envelope", limit=MAX_BYTES)
+        return _read(Fields(content, "", ("payload", "payloadType", "signatures"), "envelope"))
 
 
 def open_envelope(data: bytes, payload_type: str, keys: Sequence[Path]) -> bytes:
@@ -126,25 +116,13 @@ def _read(fields: Fields) -> Envelope:
         raise fields.refuse("there is no signature in it", "UNSIGNED")
     if len(signatures) > MAX_SIGNATURES:
         raise fields.refuse(f"{len(signatures)} signatures, at most {MAX_SIGNATURES}", "LIMIT")
-    return Envelope(
-        _decoded(fields, "payload"),
-        fields.get("payloadType", str),
-        tuple((each.find("keyid", str, ""), _decoded(each, "sig")) for each in signatures),
-    )
-
-
-def _decoded(fields: Fields, name: str) -> bytes:
-    """Base64 in its only form: what decoders skip could mean another payload to another reader."""
-    text = fields.get(name, str)
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise fields.refuse(f"{name!r} is not base64: {error}") from error
-    if not data:
-        raise fields.refuse(f"{name!r} is empty", "UNSIGNED" if name == "sig" else "BAD_MANIFEST")
-    if base64.b64encode(data).decode() != text:
-        raise fields.refuse(f"{name!r} is not base64 in its plain form")
-    return data
+    payload = decoded(fields, "payload")
+    if not payload:
+        raise fields.refuse("'payload' is empty")
+    signed = tuple((each.find("keyid", str, ""), decoded(each, "sig")) for each in signatures)
+    if not all(signature for _, signature in signed):
+        raise fields.refuse("a signature in it is empty", "UNSIGNED")
+    return Envelope(payload, fields.get("payloadType", str), signed)
 
 
 def _holds(key: EllipticCurvePublicKey, signature: bytes, signed: bytes) -> bool:
