@@ -105,7 +105,7 @@ def field_table(page: Path, name: str) -> Iterator[str]:
     cls = _class(name)
     yield from ("| key | takes | default | meaning |", "|---|---|---|---|")
     hints, notes = field_types(cls), attribute_docs(cls)
-    for each in dataclasses.fields(cls):
+    for each in (field for field in dataclasses.fields(cls) if field.init):
         cells = (
             f"`{each.name}`",
             _takes(hints[each.name], page),

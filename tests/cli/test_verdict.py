@@ -81,3 +81,29 @@ def test_mistake_in_a_policy_is_no_traceback(signed, tmp_path, typed):
 
 def test_names_of_strangers_cannot_move_the_cursor():
     assert printable("a\x1b[2Kb\r\u202ec é") == "a\\x1b[2Kb\\r\\u202ec é"
+
+
+def test_model_without_a_record_is_told_so_and_what_to_do(base, typed):  # noqa: F811
+    code, out, _ = typed("verify", str(base))
+
+    assert code == 5
+    assert f"{base}: has no record\n" in out
+    assert "0 files" not in out
+    assert "  fix: ask for a copy with its record" in out
+
+
+def test_bytes_that_match_and_are_not_accepted_are_told_so(child, tmp_path, typed):  # noqa: F811
+    typed("keygen", str(tmp_path / "key"))
+    code, out, _ = typed("verify", str(child), "--key", str(tmp_path / "key.pub"))
+
+    assert code == 5
+    assert "matches its manifest, and is NOT accepted" in out
+    assert "  fix: ask for a signed copy" in out
+
+
+def test_private_key_in_place_of_the_public_one(signed, tmp_path, typed):
+    code, _, err = typed("verify", str(signed), "--key", str(tmp_path / "key"))
+
+    assert code == 3
+    assert f"name {tmp_path / 'key.pub'}" in err
+    assert "keygen`\n" not in err

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from reuselib.lineage.compare import changed_files, changed_tensors
+from reuselib.lineage.compare import changed_files, changed_tensors, is_loadable
 from reuselib.lineage.rows import TensorRow
 
 ROW = TensorRow("w", "F32", (2,), "a" * 64, "x.safetensors")
@@ -46,3 +46,49 @@ def test_renamed_file_is_told_from_an_added_one():
         ("MISSING_FILE", "a.json"),
     ]
     assert "recorded as a.json" in errors[0].what
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "flax_model.msgpack",
+            "rust_model.ot",
+            "vocab.bpe",
+            "bpe.codes",
+            "source.spm",
+            "model.keras",
+        ),
+        *(
+            "model.tflite",
+            "x.npz",
+            "merges",
+            "dict",
+            "README.md~",
+            "LICENSE.json",
+            ".hidden/config.json",
+        ),
+        *("model.safetensors", "LICENSE.safetensors", "added.JSON", "x.git", "vocab.txt"),
+    ],
+)
+def test_whatever_a_library_may_know_is_loadable(name):
+    assert is_loadable(name)
+    (error,) = changed_files({}, {name: "1"}, frozenset())
+    assert error.code == "UNSIGNED_LOADABLE"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "docs/more.md",
+        "LICENSE",
+        "licence.txt",
+        "NOTICE",
+        "a.PNG",
+        ".gitattributes",
+        ".git/HEAD",
+    ],
+)
+def test_what_only_people_read_is_not(name):
+    assert not is_loadable(name)

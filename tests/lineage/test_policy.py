@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from reuselib.errors import RecipeError, SourceError
-from reuselib.lineage.policy import Policy, demands
+from reuselib.lineage.policy import Policy, demanding, demands, policy_for
 
 FULL = """\
 trusted_keys: [keys/release.pub]
@@ -130,3 +130,41 @@ def test_keys_of_the_command_line_come_besides_those_of_the_file(tmp_path):
         "authority.pem",
     ]
     assert policy.require == ("proven", "signed")
+
+
+def test_huge_file_is_no_policy(tmp_path):
+    (tmp_path / "huge").write_text("# x\n" * 2**19)
+
+    with pytest.raises(RecipeError, match="is no policy") as caught:
+        Policy.read(tmp_path / "huge")
+    assert "recipe" not in str(caught.value)
+
+
+def test_a_text_is_no_list():
+    with pytest.raises(RecipeError, match=r"require: expected a list, such as `\[signed\]`"):
+        Policy(require="signed")
+    with pytest.raises(RecipeError, match="trusted_keys: expected a list"):
+        Policy(trusted_keys="key.pub")
+
+
+def test_whoever_trusts_somebody_demands_a_signature(tmp_path):
+    assert Policy(trusted_keys=("k",)).require == ("recorded", "signed")
+    assert Policy(trusted_roots=("r",), require=("proven",)).require == ("proven", "signed")
+    assert Policy(require=()).require == ()
+    assert (
+        Policy.read(write(tmp_path, "trusted_keys: [keys/release.pub]\n")).require[-1] == "signed"
+    )
+
+
+def test_policy_from_the_model_folder_is_refused(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    own, foreign = write(tmp_path, "require: []\n"), write(folder, "require: []\n")
+    (tmp_path / "link.yaml").symlink_to(foreign)
+
+    assert policy_for(folder, own) == policy_for(folder, str(own)) == Policy(require=())
+    assert policy_for(folder, None) is None
+    made_of_it = demanding(Policy.read(foreign), ("recorded",))
+    for policy in (foreign, str(foreign), tmp_path / "link.yaml", Policy.read(foreign), made_of_it):
+        with pytest.raises(RecipeError, match="lies in the model folder"):
+            policy_for(folder, policy)

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lineage.folders import draft_of, write_child
-from reuselib.errors import SourceError
+from reuselib.errors import RecipeError, SourceError
 from reuselib.lineage.chain import history
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.verify import verify
@@ -273,3 +273,47 @@ def test_nothing_of_a_model_folder_enters_the_import_path(child):
     verify(child)
 
     assert sys.path == before
+
+
+def test_file_in_place_of_a_folder_is_named_so(tmp_path):
+    (tmp_path / "x").write_text("x")
+
+    with pytest.raises(SourceError, match="is no folder"):
+        verify(tmp_path / "x")
+
+
+def test_paths_may_be_texts(child, tmp_path):
+    (tmp_path / "policy.yaml").write_text("require: [recorded]\n")
+
+    assert verify(str(child), policy=str(tmp_path / "policy.yaml")).ok
+
+
+def test_policy_of_the_folder_is_refused(child):
+    (child / "policy.yaml").write_text("unrecorded: warn\n")
+
+    with pytest.raises(RecipeError, match="lies in the model folder"):
+        verify(child, policy=child / "policy.yaml")
+
+
+def test_file_that_cannot_be_read_is_named_once(child, monkeypatch):
+    genuine = Path.open
+
+    def refusing(self, *arguments, **options):
+        if self.name == "config.json":
+            raise PermissionError(13, "Permission denied", str(self))
+        return genuine(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    report = verify(child)
+
+    assert report.is_unreadable
+    (problem,) = report.problems
+    assert "Permission denied" in problem.message
+    assert "\n" not in problem.message
+
+
+def test_huge_inventory_is_not_read(child):
+    with (child / "lineage/tensors.jsonl").open("r+b") as file:
+        file.truncate(2**25 + 1)
+
+    assert ("LIMIT", "lineage/tensors.jsonl", "") in found(child)

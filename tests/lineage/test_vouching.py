@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from reuselib.errors import SourceError
+from reuselib.lineage.manifest import Manifest
 from reuselib.lineage.policy import Policy
 from reuselib.lineage.verify import verify
 from reuselib.signing.keys import make_keys
@@ -28,28 +30,50 @@ def test_who_trusts_nobody_is_told_whether_there_is_a_signature(child, keys, tmp
     assert (report.ok, report.signer, report.tier) == (True, "", "recorded")
 
 
-def test_who_demands_nothing_is_told_whose_signature_it_is(child, keys, tmp_path):
-    trusting = Policy(trusted_keys=(str(keys[0]),))
+@pytest.mark.parametrize("require", [(), ("recorded",), ("signed",)])
+def test_who_trusts_somebody_demands_a_signature(child, keys, tmp_path, require):
+    """One that could be stripped, or replaced by a stranger's, would be worth nothing."""
+    trusting = Policy(trusted_keys=(str(keys[0]),), require=require)
 
-    assert "none is demanded" in said(verify(child, policy=trusting))
+    assert [each.code for each in verify(child, policy=trusting).problems] == ["UNSIGNED"]
+    sign(child, tmp_path / "theirs")
+    report = verify(child, policy=trusting)
+    assert [each.code for each in report.problems] == ["UNTRUSTED_SIGNER"]
+    assert (report.signer, report.tier) == ("", "broken")
     sign(child, tmp_path / "mine")
     report = verify(child, policy=trusting)
     assert report.signer.endswith("(mine.pub)")
     assert (report.ok, report.tier, said(report)) == (True, "signed", "")
 
 
-def test_signature_of_a_stranger_is_a_warning_unless_one_is_demanded(child, keys, tmp_path):
-    sign(child, tmp_path / "theirs")
+def test_key_that_cannot_be_read_is_told_also_of_an_unsigned_folder(child, tmp_path):
+    (tmp_path / "broken.pub").write_text("x")
 
-    report = verify(child, policy=Policy(trusted_keys=(str(keys[0]),)))
-    assert (report.ok, report.signer, report.tier) == (True, "", "recorded")
-    assert [warning.code for warning in report.warnings] == ["UNTRUSTED_SIGNER"]
-
-    report = verify(child, policy=Policy(trusted_keys=(str(keys[0]),), require=("signed",)))
-    assert [problem.code for problem in report.problems] == ["UNTRUSTED_SIGNER"]
+    with pytest.raises(SourceError, match="holds no public key"):
+        verify(child, policy=Policy(trusted_keys=(str(tmp_path / "broken.pub"),)))
 
 
-def test_signature_that_does_not_hold_is_a_problem_also_if_none_is_demanded(child, keys, tmp_path):
+def test_nobody_is_named_as_signer_of_what_is_too_old(child, keys, tmp_path):
+    sign(child, tmp_path / "mine")
+    recalled = (Manifest.read(child).sha256,)
+
+    report = verify(child, policy=Policy(trusted_keys=(str(keys[0]),), superseded=recalled))
+
+    assert [each.code for each in report.problems] == ["STALE"]
+    assert (report.signer, report.tier) == ("", "broken")
+
+
+def test_card_is_unchecked_only_where_no_signature_covers_it(child, keys, tmp_path):
+    sign(child, tmp_path / "mine")
+
+    def has_card(report):
+        return any(line.startswith("README.md") for line in report.unchecked)
+
+    assert has_card(verify(child))
+    assert not has_card(verify(child, policy=Policy(trusted_keys=(str(keys[0]),))))
+
+
+def test_signature_that_does_not_hold_is_a_problem(child, keys, tmp_path):
     sign(child, tmp_path / "mine")
     (child / "README.md").write_text("added")
 

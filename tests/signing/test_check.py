@@ -240,12 +240,12 @@ def sign_ignoring(folder: Path, key: Path, *paths: str) -> None:
 
 def test_what_the_signer_left_out_is_said(child, key, public):
     (child / "README.md").write_text("a card")
-    (child / "lineage/ancestors").joinpath("x").write_text("x")
-    sign_ignoring(child, key, "README.md", "lineage/ancestors/x")
+    (child / "lineage/ancestors").joinpath("x.md").write_text("x")
+    sign_ignoring(child, key, "README.md", "lineage/ancestors/x.md")
 
     found = check(child, policy(public))
 
-    assert found.ignored == ("README.md", "lineage/ancestors/x")
+    assert found.ignored == ("README.md", "lineage/ancestors/x.md")
     assert not found.problems
 
 

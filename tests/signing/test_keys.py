@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_pem_private_key,
     load_pem_public_key,
 )
@@ -73,25 +74,38 @@ def test_other_curves_of_the_standard_are_read(tmp_path, curve):
     assert private_key(tmp_path / "key").curve.name == curve.name
 
 
-def unusable() -> dict[str, bytes]:
-    def pem(secret):
-        return secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-    return {
-        "no PEM": b"x",
-        "another kind": pem(ed25519.Ed25519PrivateKey.generate()),
-        "another curve": pem(ec.generate_private_key(ec.SECP256K1())),
-        "cut short": pem(ec.generate_private_key(ec.SECP256R1()))[:90],
+def unusable() -> dict[str, dict[object, bytes]]:
+    kinds = {
+        "another kind": ed25519.Ed25519PrivateKey.generate(),
+        "another curve": ec.generate_private_key(ec.SECP256K1()),
+        "cut short": ec.generate_private_key(ec.SECP256R1()),
     }
+    pems = {}
+    for name, secret in kinds.items():
+        own = secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        public = secret.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        cut = 90 if name == "cut short" else None
+        pems[name] = {private_key: own[:cut], public_key: public[:cut]}
+    return {"no PEM": {private_key: b"x", public_key: b"x"}, **pems}
 
 
 @pytest.mark.parametrize("case", unusable())
 @pytest.mark.parametrize("read", [private_key, public_key])
 def test_what_is_no_key_is_refused(tmp_path, case, read):
-    (tmp_path / "key").write_bytes(unusable()[case])
+    (tmp_path / "key").write_bytes(unusable()[case][read])
 
     with pytest.raises(SourceError, match=r"holds no (private|public) key"):
         read(tmp_path / "key")
+
+
+def test_one_key_in_place_of_the_other_is_named(tmp_path):
+    public = make_keys(tmp_path / "mine")
+
+    with pytest.raises(SourceError, match="is a private key") as caught:
+        public_key(tmp_path / "mine")
+    assert caught.value.fix == f"name {public}"
+    with pytest.raises(SourceError, match="is a public key"):
+        private_key(public)
 
 
 def test_huge_or_missing_files_are_refused(tmp_path):

@@ -16,16 +16,16 @@ def show_report(report: Report, folder: Path) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    read = f"{report.num_files} files, {report.num_tensors} tensors, {size(report.num_bytes)}"
-    verdict, style = (
-        ("matches its manifest", "bold green") if report.ok else ("does NOT match", "bold red")
-    )
-    console.print(f"{folder}: {verdict} ({read})", style=style, markup=False, soft_wrap=True)
+    style = "bold green" if report.ok else "bold red"
+    line = printable(f"{folder}: {_verdict(report)}")
+    console.print(line, style=style, markup=False, soft_wrap=True)
     for mark, found in (("", report.problems), ("warning: ", report.warnings)):
         for problem in found:
             place = problem.path + (f", tensor {problem.tensor}" if problem.tensor else "")
             line = f"  {mark}{problem}" + (f" [{place}]" if place else "")
             console.print(printable(line), markup=False, soft_wrap=True)
+    for fix in dict.fromkeys(problem.fix for problem in report.problems if problem.fix):
+        console.print(printable(f"  fix: {fix}"), markup=False, soft_wrap=True)
     if report.manifest and report.ok:
         console.print(f"  dirHash     {report.manifest.digests.dir_hash}")
         console.print(f"  tensorHash1 {report.manifest.digests.tensor_hash}")
@@ -37,6 +37,22 @@ def show_report(report: Report, folder: Path) -> None:
             console.print(
                 f"  {label:<13}{printable(line)}", markup=False, soft_wrap=True, style="dim"
             )
+
+
+def _verdict(report: Report) -> str:
+    codes = {problem.code for problem in report.problems}
+    if "MISSING_LINEAGE" in codes:
+        return "has no record"
+    if report.is_unreadable:
+        return "cannot be read"
+    if report.manifest is None:
+        return "does NOT match: its record or its files cannot be looked at safely"
+    read = f"{report.num_files} files, {report.num_tensors} tensors, {size(report.num_bytes)}"
+    if report.ok:
+        return f"matches its manifest ({read})"
+    if report.is_bytes_as_recorded:
+        return f"matches its manifest, and is NOT accepted ({read})"
+    return f"does NOT match ({read})"
 
 
 def printable(text: str) -> str:

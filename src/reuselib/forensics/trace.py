@@ -21,7 +21,7 @@ from reuselib.lineage.chain import (
 )
 from reuselib.lineage.descriptors import Parent
 from reuselib.lineage.manifest import MANIFEST, Manifest, read_payload
-from reuselib.lineage.policy import Policy
+from reuselib.lineage.policy import Policy, policy_for
 from reuselib.lineage.store import Store
 from reuselib.lineage.tiers import Tier
 from reuselib.lineage.verify import verify
@@ -48,6 +48,7 @@ def trace(folder: Path, *, policy: Policy | None = None) -> Trace:
         SourceError: there is no such model folder.
         IntegrityError: its own manifest is malformed, or the history is deeper or wider than is read (`LIMIT`).
     """
+    trusted = policy_for(folder, policy)
     if not (folder / MANIFEST).exists():
         return _undocumented(folder)
     growth = Growth(lambda parent, _: ancestors.get(parent.manifest_sha256), _places(folder))
@@ -56,14 +57,15 @@ def trace(folder: Path, *, policy: Policy | None = None) -> Trace:
     head = growth.add(own, Manifest.parse(own, path=MANIFEST), folder)
     growth.climb(max_depth=MAX_DEPTH)
     unchecked = (_NO_BYTES, _NO_PROOF, _NO_FIGURES, _NO_SIGNER)
-    if policy is None:
+    if trusted is None:
         return growth.trace((head,), unchecked, downwards=False)
     # Whom to trust is all that matters here; a model that is old or unsigned is not broken.
-    trust = replace(policy, require=("recorded",), max_age_days=None, superseded=())
+    trust = replace(trusted, require=("recorded",), max_age_days=None, superseded=())
     report = verify(folder, policy=trust)
     signer = report.signer
-    if not report.ok:
-        growth.break_off(head, str(report.problems[0]))
+    wrong = [each for each in report.problems if each.code not in ("UNSIGNED", "UNTRUSTED_SIGNER")]
+    if wrong:
+        growth.break_off(head, str(wrong[0]))
     elif signer:
         growth.edges = [replace(e, tier=_signed(e.tier)) for e in growth.edges]
     found = growth.trace((head,), (_NO_PROOF, _NO_FIGURES, *report.unchecked), downwards=False)

@@ -8,15 +8,52 @@ from pathlib import PurePosixPath
 from reuselib.errors import IntegrityError
 from reuselib.lineage.rows import TensorRow
 
-_LOADABLE = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf", ".onnx", ".h5", ".py")
-_LOADABLE += (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".vocab", ".tiktoken", ".yaml", ".yml")
-"""Suffixes of files that some library reads when it finds them in a model folder."""
+_INERT = (".md", ".rst", ".pdf", ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".log", ".sig")
+"""Suffixes of files that people read and no library does. Whatever else is there, some library may know its name."""
+_KNOWN = (
+    ".safetensors",
+    ".json",
+    ".jinja",
+    ".txt",
+    ".model",
+    ".gguf",
+    ".onnx",
+    ".h5",
+    ".py",
+    ".bin",
+    ".pt",
+    ".pth",
+)
+_KNOWN += (
+    ".ckpt",
+    ".pkl",
+    ".vocab",
+    ".tiktoken",
+    ".yaml",
+    ".yml",
+    ".msgpack",
+    ".ot",
+    ".bpe",
+    ".codes",
+    ".spm",
+)
+_KNOWN += (".keras", ".tflite", ".npz", ".npy", ".pb", ".mlmodel", ".so", ".dll")
+"""Suffixes of files that some library is known to read when it finds them in a model folder."""
+_NOTICES = ("license", "licence", "notice", "copying", "authors", "citation", "changelog")
+_GIT = (".git", ".github", ".gitattributes", ".gitignore", ".gitkeep")
 _RESTORE = "get the folder again from where it came, or make the model again from its recipe"
 
 
 def is_loadable(name: str) -> bool:
-    """Whether some library would read a file, by relative path, when it finds it in a model folder."""
-    return PurePosixPath(name).suffix.lower() in _LOADABLE
+    """Whether some library may read a file, by relative path, when it finds it in a model folder."""
+    path = PurePosixPath(name.lower())
+    is_notice = path.stem in _NOTICES and path.suffix in ("", ".txt")
+    return not (path.suffix in _INERT or is_notice or path.parts[0] in _GIT)
+
+
+def is_surely_loadable(name: str) -> bool:
+    """Whether a library is known that would. For files that a signer left out on purpose, which may have any name."""
+    return PurePosixPath(name).suffix.lower() in _KNOWN
 
 
 def changed_tensors(
@@ -87,7 +124,7 @@ def _unrecorded(name: str, former: str | None) -> IntegrityError:
     loadable = is_loadable(name)
     return IntegrityError(
         "UNSIGNED_LOADABLE" if loadable else "UNSIGNED_FILE",
-        f"{name} is not recorded" + (", but libraries would load it" if loadable else ""),
+        f"{name} is not recorded" + (", and some library may load it" if loadable else ""),
         path=name,
         fix="remove it, if you know where it came from",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -23,15 +23,15 @@ class Policy:
     """What a model must satisfy to be accepted. Without one, digests must match and nothing else is demanded."""
 
     trusted_keys: tuple[str, ...] = ()
-    """PEM files of public keys whose signature counts; paths are relative to the policy file."""
+    """PEM files of public keys whose signature counts, and is then demanded; relative to the policy file."""
     trusted_roots: tuple[str, ...] = ()
-    """PEM files of certificate authorities; a signature by a certificate they issued counts."""
+    """PEM files of certificate authorities; a signature by a certificate they issued counts, and is demanded."""
     identities: tuple[str, ...] = ()
     """Subject or alternative names that such a certificate must bear, one of them; empty: any."""
     require: tuple[Demand, ...] = ("recorded",)
-    """Tiers that every edge of the model's history must reach, each by itself: `[signed, proven]` demands both."""
+    """Tiers that every edge of the history must reach, each by itself; `signed` if somebody is trusted."""
     unrecorded: Literal["refuse", "warn"] = "refuse"
-    """What a file is that the record does not name and no library would load. A loadable one is always refused."""
+    """What of a note or a picture that the record does not name. Whatever a library may load is always refused."""
     max_age_days: int | None = None
     """How long ago the model may have been made; older is `STALE`."""
     superseded: tuple[str, ...] = ()
@@ -44,10 +44,22 @@ class Policy:
     """Whether `audit` accepts a claim that it cannot measure."""
     allow: tuple[str, ...] = ()
     """Codes of dangers that a scan may find and that are accepted, such as `TEMPLATE_CODE`."""
+    source: Path | None = field(default=None, init=False, compare=False, repr=False)
+    """The file it was read from."""
 
     def __post_init__(self) -> None:
-        if problems := list(self._problems()):
+        if problems := list(self._lists()) or list(self._problems()):
             raise RecipeError(problems)
+        # A signature that could be stripped or replaced unnoticed would be worth nothing.
+        if self.trusted_keys + self.trusted_roots and "signed" not in self.require:
+            object.__setattr__(self, "require", (*self.require, "signed"))
+
+    def _lists(self) -> Iterator[Problem]:
+        """A text is a sequence too: of letters."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, str) and isinstance(each.default, tuple):
+                yield Problem("", each.name, f"expected a list, such as `[{value[:80]}]`")
 
     def _problems(self) -> Iterator[Problem]:
         for index, tier in enumerate(self.require):
@@ -98,12 +110,17 @@ class Policy:
                 expected="a YAML file of yours that says what you demand",
                 fix="check the path",
             ) from error
+        if len(data) > MAX_BYTES:
+            what = f"is no policy: it has more than {MAX_BYTES:,} bytes, at most that are read"
+            raise RecipeError([Problem(str(path), "", what)])
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             what = f"is not UTF-8 text (byte {error.start}); save it as UTF-8"
             raise RecipeError([Problem(str(path), "", what)]) from error
-        return cls.parse(text, str(path), folder=path.absolute().parent)
+        policy = cls.parse(text, str(path), folder=path.absolute().parent)
+        object.__setattr__(policy, "source", path)
+        return policy
 
     @classmethod
     def parse(cls, text: str, name: str = "", *, folder: Path = Path()) -> Policy:
@@ -123,17 +140,44 @@ class Policy:
         problems = [*document.problems, *binder.problems]
         if problems or policy is FAILED:
             raise RecipeError(problems)
-        for field in ("trusted_keys", "trusted_roots"):
-            paths = [folder / each for each in getattr(policy, field)]
+        for key in ("trusted_keys", "trusted_roots"):
+            paths = [folder / each for each in getattr(policy, key)]
             problems += [
-                document.problem((field, index), f"there is no file {path}")
+                document.problem((key, index), f"there is no file {path}")
                 for index, path in enumerate(paths)
                 if not _is_file(path)
             ]
-            policy = replace(policy, **{field: tuple(map(str, paths))})
+            policy = replace(policy, **{key: tuple(map(str, paths))})
         if problems:
             raise RecipeError(problems)
         return policy
+
+
+def policy_for(folder: Path, policy: Policy | str | Path | None) -> Policy | None:
+    """The policy that a model folder is to be judged by, read if it is given as a file.
+
+    Raises:
+        SourceError: there is no such file, or it cannot be read.
+        RecipeError: it is no policy, or lies in the folder, so that whoever made the folder could have written it.
+    """
+    if isinstance(policy, str | Path):
+        policy = Policy.read(Path(policy))
+    source = policy.source if policy is not None else None
+    if source is not None and source.resolve().is_relative_to(folder.resolve()):
+        what = "lies in the model folder, so whoever made the folder wrote it; keep yours elsewhere"
+        raise RecipeError([Problem(str(source), "", what)])
+    return policy
+
+
+def demanding(policy: Policy, tiers: Sequence[Demand], *, keys: Sequence[str] = ()) -> Policy:
+    """The same policy with more tiers demanded, and more keys trusted."""
+    more = replace(
+        policy,
+        trusted_keys=(*policy.trusted_keys, *keys),
+        require=tuple(dict.fromkeys((*policy.require, *tiers))),
+    )
+    object.__setattr__(more, "source", policy.source)
+    return more
 
 
 def demands(path: Path | None, *, keys: Sequence[Path] = ()) -> Policy | None:
@@ -151,11 +195,7 @@ def demands(path: Path | None, *, keys: Sequence[Path] = ()) -> Policy | None:
     policy = Policy() if path is None else Policy.read(path)
     if not keys:
         return policy
-    return replace(
-        policy,
-        trusted_keys=(*policy.trusted_keys, *map(str, keys)),
-        require=tuple(dict.fromkeys((*policy.require, "signed"))),
-    )
+    return demanding(policy, ("signed",), keys=[str(key) for key in keys])
 
 
 def _is_file(path: Path) -> bool:

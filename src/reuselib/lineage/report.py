@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from reuselib.adapter import Json
 
 
+_NOT_ACCEPTED = {"UNSIGNED", "UNTRUSTED_SIGNER", "STALE"}
+
+
 @dataclass(frozen=True)
 class Problem:
     """One way in which a folder is not what its manifest says."""
@@ -24,14 +27,16 @@ class Problem:
     path: str = ""
     """The file, relative to the folder."""
     tensor: str = ""
+    fix: str = field(default="", compare=False)
+    """What to do about it."""
 
     @classmethod
     def of(cls, error: ReuseError) -> Problem:
         """From the error that says the same."""
         if not isinstance(error, IntegrityError):
-            return cls("UNREADABLE", str(error))
+            return cls("UNREADABLE", error.what, fix=error.fix)
         message = error.what.removeprefix(f"{error.code}: ")
-        return cls(error.code, message, error.path, error.tensor)
+        return cls(error.code, message, error.path, error.tensor, error.fix)
 
     def __str__(self) -> str:
         """For people."""
@@ -64,6 +69,28 @@ class Report:
     def ok(self) -> bool:
         """Whether nothing is wrong with what was checked."""
         return not self.problems
+
+    @property
+    def is_bytes_as_recorded(self) -> bool:
+        """Whether nothing is wrong but that the policy does not accept the model: unsigned, too old."""
+        return {problem.code for problem in self.problems} <= _NOT_ACCEPTED
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether all that is wrong is that the system refused to read something: no sign of a change."""
+        return {problem.code for problem in self.problems} == {"UNREADABLE"}
+
+    def refusal(self, what: str, *, fix: str) -> IntegrityError:
+        """The error that something is not done because of the first problem; `what` is the rest of the sentence."""
+        first = self.problems[0]
+        more = len(self.problems) - 1
+        return IntegrityError(
+            first.code,
+            f"{what}: {first.message}" + (f" (and {more} more)" if more else ""),
+            path=first.path,
+            tensor=first.tensor,
+            fix=fix,
+        )
 
     def to_json(self) -> dict[str, Json]:
         """As plain JSON."""

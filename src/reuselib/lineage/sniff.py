@@ -31,7 +31,10 @@ def unsafe_format(path: Path) -> str:
         with path.open("rb") as file:
             return _unsafe(path.name, file, inside=False)
     except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror}") from error
+        raise SourceError(
+            f"cannot read {path}: {error.strerror}",
+            fix="check that the path exists and its permissions",
+        ) from error
 
 
 def _unsafe(name: str, file: BinaryIO, *, inside: bool) -> str:

@@ -20,7 +20,6 @@ class Vouched:
     num_files: int = 0
     """That were signed."""
     problems: tuple[IntegrityError, ...] = ()
-    warnings: tuple[IntegrityError, ...] = ()
     unchecked: tuple[str, ...] = ()
 
 
@@ -31,7 +30,7 @@ def vouch(
 
     Args:
         folder: the model.
-        policy: whom to trust, and whether a signature is demanded.
+        policy: whom to trust, if anybody.
         names: all files, by relative path.
         files: SHA-256 of all but the signature; empty if they cannot be read safely, which is a problem by itself.
 
@@ -44,9 +43,6 @@ def vouch(
         if present:
             return _nobody("it is signed, but no policy names a key to trust")
         return _nobody("there is no signature")
-    is_demanded = "signed" in policy.require
-    if not present and not is_demanded:
-        return _nobody("there is no signature, and none is demanded")
     if not files:
         return _nobody("the signature was not looked at, for the files cannot be read safely")
     from reuselib.signing.check import check_signature
@@ -54,11 +50,8 @@ def vouch(
     try:
         found = check_signature(folder, policy, files)
     except IntegrityError as error:
-        # A signature that nobody demanded may well be by somebody else.
-        tolerated = error.code == "UNTRUSTED_SIGNER" and not is_demanded
         return Vouched(
-            problems=() if tolerated else (error,),
-            warnings=(error,) if tolerated else (),
+            problems=(error,),
             unchecked=("who made it: no signature holds that the policy trusts",),
         )
     left_out = tuple(f"{name}: the signer left it out" for name in found.ignored)

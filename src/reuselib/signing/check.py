@@ -49,6 +49,9 @@ def check_signature(folder: Path, policy: Policy, files: Mapping[str, str]) -> C
         MissingExtra: `reuselib[sign]` is not installed.
     """
     refuse_keys_inside(folder, policy)
+    # A key that cannot be read is the verifier's mistake, and told as such also of an unsigned folder.
+    for path in policy.trusted_keys:
+        public_key(Path(path))
     return check_bundle(_read(folder), folder, policy, files)
 
 

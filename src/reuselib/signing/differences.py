@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reuselib.errors import IntegrityError
-from reuselib.lineage.compare import is_loadable
+from reuselib.lineage.compare import is_loadable, is_surely_loadable
 from reuselib.lineage.digest import SIGNATURE, is_payload
 from reuselib.lineage.manifest import MANIFEST
 from reuselib.signing.extra import needing_extra
@@ -101,9 +101,13 @@ def _unsigned(folder: Path, name: str, statement: Statement) -> Iterator[Integri
     in_pieces = any(each.end is not None for each in statement.resources)
     if in_pieces and (folder / name).stat().st_size == 0:
         return
-    if is_loadable(name) or name == MANIFEST:
-        how = "the signer left it out" if statement.ignores(name) else "it was not signed"
-        what = f"{name} would be loaded, but {how}"
+    # Signers may leave out what they like, under any name; what the record knows of it is compared with the record.
+    left_out = statement.ignores(name)
+    if left_out and (is_surely_loadable(name) or name == MANIFEST):
+        what = f"{name} would be loaded, but the signer left it out"
         yield IntegrityError("UNSIGNED_LOADABLE", what, path=name)
-    elif not statement.ignores(name):
+    elif not left_out and is_loadable(name):
+        what = f"{name} was not signed, and some library may load it"
+        yield IntegrityError("UNSIGNED_LOADABLE", what, path=name)
+    elif not left_out:
         yield IntegrityError("UNSIGNED_FILE", f"{name} was not signed", path=name)

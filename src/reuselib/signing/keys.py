@@ -68,6 +68,12 @@ def private_key(path: Path) -> EllipticCurvePrivateKey:
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     data = read_pem(path)
+    if b"-----BEGIN PUBLIC KEY-----" in data:
+        raise SourceError(
+            f"{path} is a public key",
+            expected="the private one, which `reuselib keygen` writes beside it",
+            fix="name the file without `.pub`",
+        )
     try:
         key = load_pem_private_key(data, password=None)
     except TypeError as error:
@@ -91,6 +97,12 @@ def public_key(path: Path) -> EllipticCurvePublicKey:
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     data = read_pem(path)
+    if b"PRIVATE KEY-----" in data:
+        raise SourceError(
+            f"{path} is a private key",
+            expected="the public one, which `reuselib keygen` writes beside it",
+            fix=f"name {path}.pub",
+        )
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:

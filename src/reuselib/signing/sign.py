@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reuselib.errors import IntegrityError, SourceError
+from reuselib.errors import SourceError
 from reuselib.lineage.digest import SIGNATURE
 from reuselib.lineage.disk import write_file
 from reuselib.lineage.verify import verify
@@ -26,7 +26,7 @@ class Signature:
     num_files: int
 
 
-def sign(folder: Path, key: Path, certificates: Sequence[Path] = ()) -> Signature:
+def sign(folder: str | Path, key: str | Path, certificates: Sequence[Path] = ()) -> Signature:
     """Sign every file of a model folder and write the signature to `model.sig`, in place of an older one.
 
     Args:
@@ -41,17 +41,14 @@ def sign(folder: Path, key: Path, certificates: Sequence[Path] = ()) -> Signatur
         StoreError: the signature cannot be written.
         MissingExtra: `reuselib[sign]` is not installed.
     """
+    folder, key = Path(folder), Path(key)
     with needing_extra():
         import model_signing  # noqa: F401  # pyright: ignore[reportUnusedImport]
     hint = key_hint(private_key(key).public_key())
     report = verify(folder)
     if not report.ok:
-        first = report.problems[0]
-        raise IntegrityError(
-            first.code,
-            f"{folder} is not signed, for it does not match its record: {first.message}",
-            path=first.path,
-            tensor=first.tensor,
+        raise report.refusal(
+            f"{folder} is not signed, for it does not match its record",
             fix="sign a folder that `reuselib verify` passes",
         )
     with tempfile.TemporaryDirectory() as scratch:
