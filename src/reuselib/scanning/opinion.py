@@ -24,7 +24,7 @@ def second_opinion(data: bytes) -> tuple[str, ...]:
 
     if not at_hand():
         raise MissingExtra(
-            "a second opinion on pickles needs picklescan", fix="pip install reuselib[scan]"
+            "a second opinion on pickles needs picklescan", fix="pip install 'reuselib[scan]'"
         )
     from picklescan.scanner import SafetyLevel, scan_pickle_bytes
 

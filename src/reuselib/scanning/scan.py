@@ -112,7 +112,7 @@ def scan(folder: Path) -> Scan:
             look.note("SCAN_LIMIT", _shown(name), f"it cannot be read: {error.strerror}")
     unchecked: list[str] = list(_UNCHECKED)
     if not at_hand():
-        unchecked.append("a second opinion of picklescan: pip install reuselib[scan]")
+        unchecked.append("a second opinion of picklescan: pip install 'reuselib[scan]'")
     order = {severity: place for place, severity in enumerate(SEVERITIES)}
     hazards = sorted(
         dict.fromkeys(look.hazards), key=lambda h: (order[h.severity], h.path, h.code, h.message)

@@ -20,5 +20,5 @@ def needing_extra() -> Iterator[None]:
     except ImportError as error:
         raise MissingExtra(
             f"signatures need the package {error.name!r}, which is not installed: "
-            "pip install reuselib[sign]"
+            "pip install 'reuselib[sign]'"
         ) from error
