@@ -276,3 +276,30 @@ def test_loaded_model_is_a_base_like_any_other(chain, tmp_path):
 
 def test_base_without_a_record_is_not_loaded(tmp_path):
     assert code(tiny_bert(tmp_path / "base")) == "MISSING_LINEAGE"
+
+
+def test_what_loading_cannot_enforce_is_refused_in_words(folder):
+    with pytest.raises(RecipeError, match=r"claims: .*reuselib audit"):
+        load(folder, policy=Policy(claims="hold"))
+
+
+@pytest.mark.parametrize("policy", [Policy(licences=("MIT",)), Policy(min_completeness=1.0)])
+def test_licences_and_completeness_are_demanded(folder, policy):
+    assert code(folder, policy=policy) == "POLICY_NOT_MET"
+    assert load(folder, policy=Policy(min_completeness=0.1))
+
+
+def test_policy_may_be_a_path_as_text_but_not_from_the_folder(folder, tmp_path):
+    (tmp_path / "policy.yaml").write_text("min_completeness: 1\n")
+
+    assert code(folder, policy=str(tmp_path / "policy.yaml")) == "POLICY_NOT_MET"
+    (folder / "policy.yaml").write_text("require: []\n")
+    with pytest.raises(RecipeError, match="lies in the model folder"):
+        load(folder, policy=folder / "policy.yaml")
+
+
+def test_one_tier_as_text_is_no_list_of_tiers(folder):
+    with pytest.raises(
+        RecipeError, match=r"require: expected a list of tiers, such as `\['proven'\]`"
+    ):
+        load(folder, require="proven")

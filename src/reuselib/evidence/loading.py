@@ -8,19 +8,21 @@ import stat
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reuselib.errors import IntegrityError, SourceError
+from reuselib.errors import IntegrityError, Problem, RecipeError, SourceError
+from reuselib.evidence.completeness import complete
+from reuselib.evidence.licences import read_licences
+from reuselib.evidence.objections import against_policy
 from reuselib.evidence.prove import prove
 from reuselib.evidence.whereabouts import Whereabouts
-from reuselib.lineage.chain import read_ancestors, walk
+from reuselib.lineage.chain import Chain, read_ancestors, walk
 from reuselib.lineage.digest import all_files
 from reuselib.lineage.disk import writing
 from reuselib.lineage.inventory import take_inventory
 from reuselib.lineage.manifest import MANIFEST, Manifest
-from reuselib.lineage.policy import Demand, Policy
+from reuselib.lineage.policy import Demand, Policy, demanding, policy_for
 from reuselib.lineage.scratch import scratch, sweep
 from reuselib.lineage.store import Store
 from reuselib.lineage.verify import verify
@@ -35,7 +37,7 @@ def load(
     folder: str | Path,
     *,
     require: Sequence[Demand] = ("recorded",),
-    policy: Policy | Path | None = None,
+    policy: Policy | str | Path | None = None,
     task: Task | None = None,
     store: Path | None = None,
     parents: Sequence[Path] = (),
@@ -51,23 +53,23 @@ def load(
         folder: a model with its record.
         require: tiers that every edge of the history must reach, besides those of the policy: `recorded`, `signed`
             (the policy says whom to trust), `proven` (takes the parents' weights and some time).
-        policy: what else is demanded, or the file that says so.
+        policy: what else is demanded, or the file that says so. Whatever in it takes a measurement is refused, for
+            only `audit` can tell.
         task: what it is for; default: what its manifest says.
         store: where to look for parents, and to keep the copy; default: the user's store.
         parents: folders of parents or of any ancestors, looked at before the store.
 
     Raises:
         IntegrityError: what `verify` found first, with its code; `INCONSISTENT_DERIVATION`, a claim about the parents
-            does not hold; `TIER_NOT_REACHED`, it cannot be shown to reach a tier.
+            does not hold; `TIER_NOT_REACHED`, it cannot be shown to reach a tier; `POLICY_NOT_MET`, its licences or
+            the completeness of its record are not what the policy demands.
         SourceError: there is no such folder, or a model that it needs is not at hand.
-        RecipeError: the policy is malformed, or `signed` is demanded and nobody is trusted.
+        RecipeError: the policy is malformed, lies in the folder, or demands what loading cannot check; or `signed` is
+            demanded and nobody is trusted.
         StoreError: there is no room for the copy.
         MissingExtra: a signature is to be checked and `reuselib[sign]` is not installed.
     """
-    demanded = Policy.read(policy) if isinstance(policy, Path) else policy or Policy(require=())
-    demanded = replace(demanded, require=tuple(dict.fromkeys((*demanded.require, *require))))
-    # The copy is elsewhere, so that verifying it would not notice.
-    refuse_keys_inside(Path(folder), demanded)
+    demanded = _demanded(Path(folder), policy, require)
     place = Store.default(store)
     with ExitStack() as stack:
         with writing(place.path):
@@ -80,11 +82,42 @@ def load(
         _reach(copy, demanded, store=place, parents=parents)
         needs = Store(private / "store")
         chain = walk(manifest, read_ancestors(copy))
+        _keep_to(demanded, copy, manifest, chain)
         _bring(manifest, Whereabouts.of(parents, place, chain.manifests), needs)
         model = Model.load(copy, task=task, store=needs.path)
         # The copy lives as long as the model, whose files it is.
         weakref.finalize(model, stack.pop_all().close)
         return model
+
+
+def _demanded(
+    folder: Path, policy: Policy | str | Path | None, require: Sequence[Demand]
+) -> Policy:
+    """All that is demanded, if it can be enforced here: what is silently left out would be taken for granted."""
+    if isinstance(require, str):
+        what = f"expected a list of tiers, such as `['{require[:40]}']`"
+        raise RecipeError([Problem("", "require", what)])
+    demanded = demanding(policy_for(folder, policy) or Policy(require=()), require)
+    # The copy is elsewhere, so that verifying it would not notice.
+    refuse_keys_inside(folder, demanded)
+    if demanded.claims == "hold":
+        what = (
+            "that claims hold takes measuring them, which `reuselib audit` does and `load` does not"
+        )
+        raise RecipeError([Problem(str(demanded.source or ""), "claims", what)])
+    return demanded
+
+
+def _keep_to(policy: Policy, copy: Path, manifest: Manifest, chain: Chain) -> None:
+    """What records tell and `verify` does not look at."""
+    licences = read_licences(copy, manifest, chain, policy)
+    objections = list(against_policy(licences, complete(copy, manifest, chain), policy))
+    if objections:
+        raise IntegrityError(
+            "POLICY_NOT_MET",
+            f"{copy.name} is not loaded: {objections[0]}",
+            fix="`reuselib audit` lists licences and gaps",
+        )
 
 
 def _copied(folder: Path, target: Path, *, follow_links: bool = False) -> Path:
@@ -114,13 +147,8 @@ def _copy_file(source: Path, target: Path) -> None:
 def _verified(copy: Path, policy: Policy) -> Manifest:
     report = verify(copy, policy=policy)
     if report.problems or report.manifest is None:
-        first = report.problems[0]
-        others = f" (and {len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
-        raise IntegrityError(
-            first.code,
-            f"{copy.name} is not loaded: {first.message}{others}",
-            path=first.path,
-            tensor=first.tensor,
+        raise report.refusal(
+            f"{copy.name} is not loaded",
             fix="`reuselib verify` lists everything that is wrong with it",
         )
     return report.manifest
