@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import hashlib
 
+from safetensors.numpy import load_file
+
 from reuselib.lineage.digest import dir_hash, file_digests
 from reuselib.lineage.inventory import take_inventory
-from reuselib.lineage.rows import tensor_hash, tensor_rows
+from reuselib.lineage.rows import TensorRow, tensor_hash
+
+FILE = "model.safetensors"
 
 
 def test_inventory_holds_files_and_tensors_measured_separately(base):
@@ -13,9 +17,19 @@ def test_inventory_holds_files_and_tensors_measured_separately(base):
     inventory = take_inventory(base)
 
     assert inventory.files == file_digests(base)
-    assert list(inventory.rows) == tensor_rows(base)
+    tensors = sorted(load_file(base / "model.safetensors").items())
+    assert list(inventory.rows) == [
+        TensorRow(
+            name,
+            f"F{8 * each.itemsize}",
+            each.shape,
+            hashlib.sha256(each.tobytes()).hexdigest(),
+            FILE,
+        )
+        for name, each in tensors
+    ]
     assert inventory.digests.dir_hash == dir_hash(file_digests(base))
-    assert inventory.digests.tensor_hash == tensor_hash(tensor_rows(base))
+    assert inventory.digests.tensor_hash == tensor_hash(inventory.rows)
     weights = (base / "model.safetensors").read_bytes()
     assert inventory.files["model.safetensors"] == hashlib.sha256(weights).hexdigest()
     assert inventory.num_bytes == len(weights) + len('{"size": 3}')

@@ -8,7 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from reuselib.errors import IntegrityError
-from reuselib.lineage.rows import TensorRow, dump_rows, parse_rows, tensor_hash, tensor_rows
+from reuselib.lineage.inventory import take_inventory
+from reuselib.lineage.rows import TensorRow, dump_rows, parse_rows, tensor_hash
 
 
 def row(name: str, dtype: str, shape: tuple[int, ...], data: bytes) -> TensorRow:
@@ -37,7 +38,7 @@ def test_tensor_hash_ignores_sharding_metadata_and_file_names(tmp_path):
     save_file({"b": b}, two / "x.safetensors", {"format": "pt"})
     save_file({"a": a}, two / "y.safetensors")
 
-    assert tensor_hash(tensor_rows(one)) == tensor_hash(tensor_rows(two))
+    assert take_inventory(one).digests.tensor_hash == take_inventory(two).digests.tensor_hash
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_tensor_hash_binds_name_type_shape_and_values(other):
 
 
 def test_rows_hold_the_digest_of_the_raw_bytes(base):
-    rows = {row.name: row for row in tensor_rows(base)}
+    rows = {row.name: row for row in take_inventory(base).rows}
 
     expected = hashlib.sha256(np.arange(6, dtype="<f4").tobytes()).hexdigest()
     assert rows["layer.weight"] == TensorRow(

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from reuselib.errors import IntegrityError, StoreError
-from reuselib.lineage.rows import tensor_rows
+from reuselib.lineage.inventory import take_inventory
 from reuselib.lineage.tensors import Tensors, save_tensors
 
 WEIGHTS = {
@@ -103,7 +103,7 @@ def test_raw_bytes_are_those_of_the_inventory(tmp_path):
     save_tensors(WEIGHTS, tmp_path / "x.safetensors")
     tensors = Tensors(tmp_path)
 
-    for row in tensor_rows(tmp_path):
+    for row in take_inventory(tmp_path).rows:
         raw = tensors[row.name].reshape(-1).view(torch.uint8).numpy().tobytes()
         assert hashlib.sha256(raw).hexdigest() == row.sha256
 

@@ -161,7 +161,8 @@ def test_intervals_are_round(number, expected):
 
 
 def test_digests_in_memory_are_those_on_disk(tmp_path):
-    from reuselib.lineage.rows import tensor_hash, tensor_rows
+    from reuselib.lineage.inventory import take_inventory
+    from reuselib.lineage.rows import tensor_hash
     from reuselib.lineage.tensors import save_tensors
 
     tensors = {
@@ -173,4 +174,4 @@ def test_digests_in_memory_are_those_on_disk(tmp_path):
     }
     save_tensors(tensors, tmp_path / "model.safetensors")
 
-    assert tensor_hash(tensor_digests(tensors)) == tensor_hash(tensor_rows(tmp_path))
+    assert tensor_hash(tensor_digests(tensors)) == take_inventory(tmp_path).digests.tensor_hash

@@ -14,7 +14,8 @@ from urllib.parse import quote
 from reuselib.errors import ReuseError
 from reuselib.exchange import terms
 from reuselib.exchange.components import APPROACHES, Part, limits
-from reuselib.exchange.dossier import Dossier, flat, stamp, text, written
+from reuselib.exchange.dossier import Dossier, flat, stamp, text
+from reuselib.exchange.elements import CREATION, element, entries, hash_of, identity
 from reuselib.lineage.definition import BUILD_TYPE
 from reuselib.lineage.descriptors import Descriptor, Parent
 from reuselib.lineage.manifest import MANIFEST
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 CONTEXT = "https://spdx.org/rdf/3.0.1/spdx-context.jsonld"
 SPEC = "3.0.1"
 PROFILES = ("core", "software", "simpleLicensing", "build")
-_CREATION = "_:creation"
 _DERIVED = ("base", "merge-source", "student-init")
 """Roles of parents whose weights went into the child; a teacher's did not."""
 
@@ -50,12 +50,12 @@ def spdx(dossier: Dossier) -> bytes:
         "@graph": [
             {
                 "type": "CreationInfo",
-                "@id": _CREATION,
+                "@id": CREATION,
                 "specVersion": SPEC,
                 "created": stamp(time),
                 "createdBy": [_own(dossier, "reuselib")],
             },
-            _element(
+            element(
                 "SpdxDocument",
                 _own(dossier, "document"),
                 dossier.manifest.name,
@@ -73,10 +73,10 @@ def spdx(dossier: Dossier) -> bytes:
 
 def _elements(dossier: Dossier) -> Iterator[Part]:
     own = _model_id(dossier.manifest.sha256)
-    yield _element("SoftwareAgent", _own(dossier, "reuselib"), "reuselib")
+    yield element("SoftwareAgent", _own(dossier, "reuselib"), "reuselib")
     inside = [_model(dossier), *_files(dossier), *_ancestors(dossier), *_rows(dossier)]
     inside += [_build(dossier), *_licences(dossier), *_relationships(dossier)]
-    yield _element(
+    yield element(
         "software_Sbom",
         _own(dossier, "sbom"),
         f"what {dossier.manifest.name} was made from",
@@ -95,17 +95,17 @@ def _model(dossier: Dossier) -> Part:
     asked = [*flat(manifest.definition.recipe), ("seed", manifest.definition.seed)]
     told = " ".join(f"{each}." for each in limits(dossier))
     approach = APPROACHES.get(dossier.task)
-    return _element(
+    return element(
         "ai_AIPackage",
         _model_id(manifest.sha256),
         manifest.name,
         {
-            "verifiedUsing": _identity(manifest.digests.to_json()),
+            "verifiedUsing": identity(manifest.digests.to_json()),
             "builtTime": stamp(finished) if finished else None,
             "software_primaryPurpose": "model",
             "software_packageVersion": internal.derivation_id if internal else None,
-            "ai_hyperparameter": _entries(asked),
-            "ai_metric": _entries(sorted(figures.after.items())),
+            "ai_hyperparameter": entries(asked),
+            "ai_metric": entries(sorted(figures.after.items())),
             "ai_typeOfModel": [approach[0]] if approach else None,
             "ai_informationAboutTraining": f"{manifest.relation} by {manifest.definition.adapter}",
             "ai_limitation": told,
@@ -116,12 +116,12 @@ def _model(dossier: Dossier) -> Part:
 def _ancestors(dossier: Dossier) -> Iterator[Part]:
     for sha256, parent in dossier.parents.items():
         known = dossier.ancestors.get(sha256)
-        yield _element(
+        yield element(
             "ai_AIPackage",
             _model_id(sha256),
             known.name if known else parent.name,
             {
-                "verifiedUsing": _identity(parent.digests.to_json()),
+                "verifiedUsing": identity(parent.digests.to_json()),
                 "software_primaryPurpose": "model",
                 "software_packageUrl": quote(parent.uri, safe=":/@#%?&=+")
                 if parent.uri.startswith("pkg:")
@@ -134,12 +134,12 @@ def _ancestors(dossier: Dossier) -> Iterator[Part]:
 def _rows(dossier: Dossier) -> Iterator[Part]:
     kind = {"text": "text", "image": "image"}.get(APPROACHES.get(dossier.task, ("", ""))[1])
     for item in dossier.datasets:
-        yield _element(
+        yield element(
             "dataset_DatasetPackage",
             _rows_id(dossier, item),
             item.uri or item.name,
             {
-                "verifiedUsing": _identity(item.digest),
+                "verifiedUsing": identity(item.digest),
                 "software_primaryPurpose": "data",
                 "software_sourceInfo": item.uri,
                 "dataset_datasetType": [kind or "noAssertion"],
@@ -163,12 +163,12 @@ def _files(dossier: Dossier) -> Iterator[Part]:
     """The payload, and the manifest as evidence."""
     manifest = {MANIFEST: dossier.manifest.sha256}
     for name, digest in (*sorted(dossier.files.items()), *manifest.items()):
-        yield _element(
+        yield element(
             "software_File",
             _file_id(dossier, name),
             name,
             {
-                "verifiedUsing": [_hash("sha256", digest)],
+                "verifiedUsing": [hash_of("sha256", digest)],
                 "software_primaryPurpose": "evidence" if name == MANIFEST else "file",
             },
         )
@@ -180,7 +180,7 @@ def _build(dossier: Dossier) -> Part:
     asked = [("relation", manifest.relation), ("adapter", definition.adapter)]
     asked += [*flat(definition.recipe, "recipe"), *flat(definition.task or {}, "task")]
     asked += [*flat(definition.data or {}, "data"), ("seed", definition.seed)]
-    return _element(
+    return element(
         "build_Build",
         _own(dossier, "build"),
         f"{manifest.relation}: {definition.adapter}",
@@ -189,8 +189,8 @@ def _build(dossier: Dossier) -> Part:
             "build_buildId": details.invocation_id,
             "build_buildStartTime": stamp(details.started) if details.started else None,
             "build_buildEndTime": stamp(details.finished) if details.finished else None,
-            "build_parameter": _entries(asked),
-            "build_environment": _entries(sorted(details.versions.items())),
+            "build_parameter": entries(asked),
+            "build_environment": entries(sorted(details.versions.items())),
         },
     )
 
@@ -198,7 +198,7 @@ def _build(dossier: Dossier) -> Part:
 def _licences(dossier: Dossier) -> Iterator[Part]:
     """One expression for each licence that is told of the model or of anything it was made from."""
     for name in sorted({licence for licence, _, _ in _licensed(dossier)}):
-        yield _element(
+        yield element(
             "simplelicensing_LicenseExpression",
             _licence_id(dossier, name),
             name,
@@ -246,7 +246,7 @@ def _relationships(dossier: Dossier) -> Iterator[Part]:
         yield {
             "type": "Relationship",
             "spdxId": _own(dossier, f"relationship-{number}"),
-            "creationInfo": _CREATION,
+            "creationInfo": CREATION,
             "from": origin,
             "relationshipType": how,
             "to": targets,
@@ -256,34 +256,6 @@ def _relationships(dossier: Dossier) -> Iterator[Part]:
 def _derived(parents: tuple[Parent, ...]) -> list[str]:
     made_of = (each for each in parents if each.role in _DERIVED)
     return [*dict.fromkeys(_model_id(each.manifest_sha256) for each in made_of)]
-
-
-def _element(kind: str, spdx_id: str, name: str, facts: Mapping[str, object] = {}) -> Part:
-    """An element of the graph, without the facts that are not known."""
-    told = {
-        key: value for key, value in facts.items() if value is not None and value not in ("", [])
-    }
-    return {"type": kind, "spdxId": spdx_id, "creationInfo": _CREATION, "name": name, **told}
-
-
-def _identity(digests: Mapping[str, str]) -> list[Part]:
-    """`dirHash` is a SHA-256, of a list of files; our other digests are of kinds that SPDX has no word for."""
-    known = {"dirHash": "sha256", "sha256": "sha256", "sha384": "sha384", "sha512": "sha512"}
-    return [
-        _hash(known.get(algorithm, "other"), value, comment=algorithm)
-        for algorithm, value in sorted(digests.items())
-    ]
-
-
-def _hash(algorithm: str, value: str, comment: str = "") -> Part:
-    about = {"comment": comment} if comment and comment != algorithm else {}
-    return {"type": "Hash", "algorithm": algorithm, "hashValue": value, **about}
-
-
-def _entries(facts: list[tuple[str, Json]]) -> list[Part]:
-    return [
-        {"type": "DictionaryEntry", "key": key, "value": written(value)} for key, value in facts
-    ]
 
 
 def _model_id(manifest_sha256: str) -> str:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 from reuselib.errors import IntegrityError
 from reuselib.forensics.changes import TensorChange, changes
 from reuselib.forensics.fields import Field, differing_fields, read_record
+from reuselib.forensics.likeness import Evidence, Relation
 from reuselib.forensics.naming import names_of
-from reuselib.forensics.relation import Evidence, Relation, relate
+from reuselib.forensics.relation import relate
 from reuselib.forensics.view import View
 from reuselib.lineage.chain import read_ancestors, walk
 from reuselib.lineage.digest import file_sha256

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 from reuselib.errors import SourceError
 from reuselib.forensics.changes import TensorChange, changes
+from reuselib.forensics.likeness import Evidence, Relation
 from reuselib.forensics.matching import block_of
 from reuselib.forensics.naming import names_of
-from reuselib.forensics.relation import Evidence, Relation, relate
+from reuselib.forensics.relation import relate
 from reuselib.forensics.view import INTEGER, View
 from reuselib.lineage.headers import NUM_BITS
 from reuselib.lineage.tiers import Tier

@@ -4,73 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from statistics import median
-from typing import Literal
 
 from reuselib.forensics.changes import TensorChange
-from reuselib.forensics.matching import Matching, block_of
-from reuselib.forensics.view import INTEGER, View
-from reuselib.lineage.tiers import Tier
+from reuselib.forensics.likeness import Evidence, Relation, Side, alike
+from reuselib.forensics.matching import block_of
+from reuselib.forensics.view import INTEGER
 
 _HEAD = re.compile(r"(^|\.)(\w*classifier|score|\w*head|logits|qa_outputs|pooler|fc)(\.|$)")
 _SHORT = ("BF16", "F16", "F8_E4M3", "F8_E5M2")
-RELATED = 0.5
-"""Cosine between two matrices above which they are not independent: that of random ones is 0 within
-1 over the root of their size."""
-
-Side = Literal["A", "B", ""]
-
-
-@dataclass(frozen=True)
-class Relation:
-    """One line about two models, A and B."""
-
-    kind: str
-    """`same`, `cast`, `quantized`, `masked`, `cut`, `merged-lora`, `head`, `tuned`, `adapter`, `other-start` or
-    `unrelated`."""
-    text: str
-    child: Side
-    """Which of the two looks as if it was made from the other; empty if the weights do not tell."""
-    score: float
-    """Share of the weights that are alike, from 0 to 1."""
-    tier: Tier = "inferred"
-
-    @property
-    def is_related(self) -> bool:
-        """Whether one seems to come from the other, or both from a third."""
-        return self.kind not in ("unrelated", "other-start")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the rules look at."""
-
-    one: View
-    other: View
-    matching: Matching
-    changes: Sequence[TensorChange]
-
-    @property
-    def pairs(self) -> list[TensorChange]:
-        """Weights that are in both, with one shape."""
-        return [c for c in self.changes if c.kind in ("identical", "changed", "cast")]
-
-    @property
-    def changed(self) -> list[TensorChange]:
-        """Those that are not identical."""
-        return [c for c in self.pairs if c.kind != "identical"]
-
-    def of(self, *kinds: str) -> list[TensorChange]:
-        """Those of certain kinds."""
-        return [c for c in self.changes if c.kind in kinds]
-
-    @property
-    def score(self) -> float:
-        """Share of the elements in matrices of both models that are alike."""
-        told = [c for c in self.changes if c.is_matrix and c.kind not in ("added", "removed")]
-        alike = sum(c.num_elements for c in told if _alike(c))
-        return alike / (sum(c.num_elements for c in told) or 1)
 
 
 def relate(evidence: Evidence) -> Relation:
@@ -90,19 +32,6 @@ def relate(evidence: Evidence) -> Relation:
         if found := rule(evidence):
             return found
     return _tuned(evidence)
-
-
-def _alike(change: TensorChange) -> bool:
-    if change.kind in ("identical", "cast"):
-        return True
-    if change.kind == "reshaped":
-        return change.cut is not None and change.cut.holds
-    gap = change.delta
-    if gap is None:
-        return False
-    # of a matrix that is mostly zero now, those weights tell that are left
-    kept = gap.num - max(gap.zeros)
-    return gap.cosine > RELATED or (kept > 8 and gap.same > 0.9 * kept)
 
 
 def _adapter(e: Evidence) -> Relation | None:
@@ -163,7 +92,7 @@ def _cut(e: Evidence) -> Relation | None:
     sizes = [sum(w.num_elements for w in v.weights.values()) for v in (e.one, e.other)]
     lost = {block_of(c.name) for c in e.of("removed" if sizes[0] > sizes[1] else "added")} - {None}
     told = [c for c in e.pairs if c.is_matrix]
-    if not cut and not (lost and told and all(map(_alike, told))):
+    if not cut and not (lost and told and all(map(alike, told))):
         return None
     child, parent = _sides("B" if sizes[0] > sizes[1] else "A")
     whole = e.matching.blocks is not None or (lost and not cut)
@@ -207,7 +136,7 @@ def _cast(e: Evidence) -> Relation | None:
 
 def _quantized(e: Evidence) -> Relation | None:
     layers = [c for c in e.changed if c.steps is not None]
-    near = [c for c in layers if _alike(c)]
+    near = [c for c in layers if alike(c)]
     if not near or len(near) < len(layers) / 2:
         return None
     in_b = near[0].dtypes[1] in INTEGER

@@ -6,12 +6,10 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from reuselib.errors import IntegrityError
 from reuselib.lineage import canonical
-from reuselib.lineage.hashing import Span, sha256_all
-from reuselib.lineage.headers import NUM_BITS, are_counts, headers
+from reuselib.lineage.headers import NUM_BITS, are_counts
 
 MAX_ROWS = 1_000_000
 
@@ -26,17 +24,6 @@ class TensorRow:
     sha256: str
     """Of the raw little-endian, C-contiguous bytes."""
     file: str
-
-
-def tensor_rows(folder: Path) -> list[TensorRow]:
-    """The inventory of a model folder, in the order of `tensor_hash`."""
-    infos = list(headers(folder).values())
-    spans = [Span(folder / info.file, info.start, info.end) for info in infos]
-    rows = [
-        TensorRow(info.name, info.dtype, info.shape, digest, info.file)
-        for info, digest in zip(infos, sha256_all(spans), strict=True)
-    ]
-    return in_order(rows)
 
 
 def in_order(rows: Iterable[TensorRow]) -> list[TensorRow]:

@@ -20,8 +20,3 @@ TIERS: tuple[Tier, ...] = get_args(Tier)
 def weakest(tiers: Iterable[Tier]) -> Tier:
     """What a chain of edges is worth: its weakest edge. A chain without edges is `recorded`."""
     return max(tiers, key=TIERS.index, default="recorded")
-
-
-def reaches(tier: Tier, wanted: Tier) -> bool:
-    """Whether an edge of one tier is good enough where another is wanted."""
-    return TIERS.index(tier) <= TIERS.index(wanted)
