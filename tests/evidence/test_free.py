@@ -9,14 +9,17 @@ import pytest
 import torch
 
 from chains import text_chain
-from reuselib import FineTune, FitPlan, derive
+from reuselib import Distill, FineTune, FitPlan, derive
+from reuselib.data import Splits
 from reuselib.derivation.derive import Runtime
 from reuselib.evidence.prove import prove_step
 from reuselib.lineage.tensors import Tensors
 from reuselib.lineage.verify import verify
+from reuselib.tasks.causal_lm import CausalLM
+from reuselib.tasks.module import ModuleTask
 from reuselib.tasks.text_classification import TextClassification
 from reuselib.testing.forging import part, restate, retouch
-from reuselib.testing.tiny import tiny_bert, tiny_rows
+from reuselib.testing.tiny import tiny_bert, tiny_llama, tiny_rows
 
 SHORT = FitPlan(epochs=1, learning_rate=1e-2)
 
@@ -30,6 +33,16 @@ def chain(tmp_path_factory):
 def leaf(chain, tmp_path):
     """A child by `finetune` with `train=("head", "block[-1:]")`."""
     return shutil.copytree(chain.tuned.folder, tmp_path / "leaf")
+
+
+def normed():
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 1), nn.Flatten(0))
+
+
+def squared(outputs, targets):
+    return ((outputs - targets) ** 2).mean()
 
 
 def internal(change):
@@ -106,8 +119,6 @@ class TestSelected:
     def test_what_an_honest_child_records_is_what_is_matched_again(
         self, tmp_path, train, num_trained
     ):
-        from reuselib.data import Splits
-
         rows = Splits.of(tiny_rows(32), tiny_rows(16, seed=1))
         child = derive(
             tiny_bert(tmp_path / "base"),
@@ -123,6 +134,49 @@ class TestSelected:
         if num_trained:
             assert (step.compared, step.num_tensors) == (0, num_trained)
             assert step.extent.startswith("0 of 41 tensors compared by value, all may be anything")
+
+    def test_a_glob_trains_no_statistics_of_a_norm(self, tmp_path):
+        """Names alone do not tell a weight from a buffer."""
+        rows = [{"x": [float(index % 7), 1.0], "y": float(index % 2)} for index in range(32)]
+        child = derive(
+            normed(),
+            FineTune(train=("1", "all & 2.*"), fit=SHORT),
+            task=ModuleTask(network=normed, criterion=squared),
+            data=Splits.of(rows, rows[:8]),
+            runtime=Runtime(store=tmp_path / "store"),
+        )
+
+        step = prove_step(child.folder, store=tmp_path / "store")
+
+        assert step.tier == "proven", step
+        assert step.compared == 2
+
+    def test_blocks_of_a_network_from_python_are_not_known(self, tmp_path):
+        rows = [{"x": [float(index % 7), 1.0], "y": float(index % 2)} for index in range(32)]
+        child = derive(
+            normed(),
+            FineTune(train=("block[-1:]",), fit=SHORT),
+            task=ModuleTask(network=normed, criterion=squared),
+            data=Splits.of(rows, rows[:8]),
+            runtime=Runtime(store=tmp_path / "store"),
+        )
+
+        step = prove_step(child.folder, store=tmp_path / "store")
+
+        assert step.tier == "recorded", step
+        assert "block[-1:]" in step.why
+
+    def test_a_tied_tensor_of_a_student_counts_under_both_names(self, tmp_path):
+        rows = Splits.of(tiny_rows(16), tiny_rows(8, seed=1))
+        child = derive(
+            tiny_llama(tmp_path / "base"),
+            Distill(blocks=(0,), fit=SHORT),
+            task=CausalLM(),
+            data=rows,
+            runtime=Runtime(store=tmp_path / "store"),
+        )
+
+        assert prove_step(child.folder, store=tmp_path / "store").tier == "proven"
 
 
 class TestTakenOver:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,23 +44,26 @@ def selected(
         SourceError: it cannot be built, so what a selector means is not known.
     """
     for key, selectors in adapter.selected.items():
-        recorded = set(_structure(manifest).names(key))
-        claim = f"what is recorded as {key} is what the recipe selects"
-        shown = ", ".join(selectors)
         if "all" in selectors:
-            # nothing is freer than that, and what is left out is compared
-            odd, detail = sorted(recorded - set(child)), "is not in the child"
-        else:
-            wanted, aliases = _matches(manifest, selectors, folder, child)
-            odd = sorted((recorded - aliases) ^ wanted)
-            detail = f"{shown} does {'not ' if odd and odd[0] in recorded else ''}select it"
-        more = f"; {len(odd) - 1} more like it" if odd[1:] else ""
-        yield Finding(
-            claim,
-            not odd,
-            f"{detail}{more}" if odd else f"{len(recorded)} tensors: {shown}",
-            next(iter(odd), ""),
-        )
+            continue  # nothing is freer than that, and what is left out is compared
+        recorded = set(_structure(manifest).names(key))
+        found = _by_names(selectors, child) or _by_network(manifest, selectors, folder, child)
+        odd = sorted((recorded - found.most) | (found.least - recorded))
+        shown = ", ".join(selectors)
+        told = f"{len(recorded)} tensors: {shown}"
+        if odd:
+            told = f"{shown} does {'not select it' if odd[0] in recorded else 'select it, too'}"
+            told += f"; {len(odd) - 1} more like it" if odd[1:] else ""
+        claim = f"what is recorded as {key} is what the recipe selects"
+        yield Finding(claim, not odd, told, next(iter(odd), ""))
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """What selectors match, as far as that is known."""
+
+    least: frozenset[str]
+    most: frozenset[str]
 
 
 def _structure(manifest: Manifest) -> Structure:
@@ -68,13 +72,18 @@ def _structure(manifest: Manifest) -> Structure:
     return Structure(structure if isinstance(structure, dict) else {})
 
 
-def _matches(
-    manifest: Manifest, selectors: Sequence[str], folder: Path, child: Weights
-) -> tuple[set[str], set[str]]:
-    """The names that selectors match, and other names of the same parameters."""
+def _by_names(selectors: Sequence[str], child: Weights) -> _Matched | None:
+    """What globs match among the names of tensors, of which not all are learned; None if names do not tell."""
     terms = [term.strip() for each in selectors for term in each.split("&")]
-    if not any(_BY_NETWORK.fullmatch(term) for term in terms):
-        return {n for each in selectors for n in _by_name(each, child)}, set()
+    if any(_BY_NETWORK.fullmatch(term) for term in terms):
+        return None
+    return _Matched(frozenset(), frozenset(n for each in selectors for n in _globbed(each, child)))
+
+
+def _by_network(
+    manifest: Manifest, selectors: Sequence[str], folder: Path, child: Weights
+) -> _Matched:
+    """What selectors match in the child's network, built without its weights."""
     from reuselib.network.selectors import select
     from reuselib.values.named import parse_task
 
@@ -89,14 +98,17 @@ def _matches(
         ) from error
     first = {id(parameter): name for name, parameter in module.named_parameters()}
     every = module.named_parameters(remove_duplicate=False)
-    return set(wanted), {name for name, each in every if first[id(each)] != name}
+    aliases = {name for name, each in every if first[id(each)] != name}
+    return _Matched(wanted, wanted | aliases)
 
 
-def _by_name(selector: str, child: Weights) -> set[str]:
+def _globbed(selector: str, child: Weights) -> set[str]:
     """As `network.selectors`: a glob on a tensor or a module, which may begin at any dot."""
     chosen = set(child)
-    for term in selector.split("&"):
-        pattern = re.compile(f"(?:.*\\.)?{fnmatch.translate(term.strip())}")
+    for term in (term.strip() for term in selector.split("&")):
+        if term == "all":
+            continue
+        pattern = re.compile(f"(?:.*\\.)?{fnmatch.translate(term)}")
         chosen = {name for name in chosen if any(map(pattern.match, _places(name)))}
     return chosen
 
