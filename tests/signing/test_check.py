@@ -309,3 +309,12 @@ def test_the_command_lines_key_is_a_policy_too(signed, public):
     report = verify(signed, policy=demands(None, keys=[public]))
 
     assert (report.ok, report.tier) == (True, "signed")
+
+
+@pytest.mark.parametrize("name", ["flax_model.msgpack", "vocab.bpe", "source.spm", "chat.jinja"])
+def test_what_a_library_is_known_to_load_must_not_be_left_out(child, key, public, name):
+    (child / name).write_text("x")
+    sign_ignoring(child, key, name)
+
+    (problem,) = check(child, policy(public)).problems
+    assert (problem.code, problem.path) == ("UNSIGNED_LOADABLE", name)

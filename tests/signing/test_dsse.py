@@ -169,6 +169,12 @@ class TestStrangers:
 
         assert open_envelope(both, KIND, [public]) == PAYLOAD
 
+    @pytest.mark.parametrize("data", [b"[]", b"1", b'"x"', b"null"])
+    def test_what_is_no_object_is_a_bad_signature(self, data):
+        with pytest.raises(IntegrityError) as caught:
+            read_envelope(data)
+        assert caught.value.code == "BAD_SIGNATURE"
+
     @pytest.mark.parametrize(
         ("change", "code"),
         [

@@ -81,7 +81,7 @@ def _read(folder: Path) -> bytes:
             "UNSIGNED",
             f"there is no {SIGNATURE}",
             path=SIGNATURE,
-            fix="ask for a signed copy, or do not demand `signed`",
+            fix="ask for a signed copy: a policy that names whom to trust demands one",
         ) from error
     except OSError as error:
         raise SourceError(f"cannot read {folder / SIGNATURE}: {error.strerror}") from error
