@@ -26,6 +26,7 @@ from reuselib.derivation.execution import Child, execute
 from reuselib.derivation.plan import plan
 from reuselib.errors import IntegrityError, SourceError, TrainingError
 from reuselib.evidence import reproduce as module
+from reuselib.evidence.recorded import Recorded
 from reuselib.evidence.reproduce import reproduce
 from reuselib.evidence.reproduction import Reproduction
 from reuselib.evidence.windows import Window
@@ -330,7 +331,24 @@ def test_rows_from_python_must_be_given(chain):
     found = reproduce(chain.tuned.folder, store=chain.store)
 
     assert found.verdict == "cannot check"
-    assert "memory:" in found.why
+    assert "from Python" in found.why
+    assert "--data" in found.why
+
+
+def test_a_step_that_only_measures_on_rows_asks_for_them_too(chain):
+    found = reproduce(chain.merged.folder, store=chain.store)
+
+    assert found.verdict == "cannot check"
+    assert "--data" in found.why
+
+
+def test_other_rows_say_nothing_about_a_step_that_learns_from_none(chain, capsys):
+    found = again(chain, chain.merged, data=Splits.of(tiny_rows(20, seed=8), chain.rows.test))
+    show_reproduction(found)
+
+    assert found.verdict == "cannot check"
+    assert [problem.code for problem in found.problems] == ["DATA_MISMATCH"]
+    assert "not its rows" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -404,12 +422,26 @@ def test_models_that_an_adapter_names_must_be_parents(chain, copy):
 # Another machine.
 
 
-def test_small_differences_are_excused_by_another_machine(chain, copy, elsewhere):
-    value = Tensors(copy)[NAME].clone()
-    value[0, 0] += 1e-6
-    retouch(copy, {NAME: value})
+@pytest.fixture(scope="module")
+def stopped(chain, tmp_path_factory):
+    """A child that was stopped early, so that the end of its trail says nothing about its weights."""
+    tune = replace(TUNE, fit=replace(SHORT, early_stopping=EarlyStopping()))
+    store = tmp_path_factory.mktemp("stopped") / "store"
+    return run(tune, chain.base, store, data=chain.rows).children[0].folder
 
-    found = again(chain, copy)
+
+@pytest.fixture
+def loose(stopped, tmp_path):
+    """The same in a folder that may be damaged."""
+    return Path(shutil.copytree(stopped, tmp_path / "loose"))
+
+
+def test_small_differences_are_excused_by_another_machine(chain, loose, elsewhere):
+    value = Tensors(loose)[NAME].clone()
+    value[0, 0] += 1e-6
+    retouch(loose, {NAME: value})
+
+    found = again(chain, loose)
 
     assert found.verdict == "within tolerance"
     assert found.ok
@@ -417,28 +449,193 @@ def test_small_differences_are_excused_by_another_machine(chain, copy, elsewhere
     assert any("cpu.model" in line for line in found.environment)
 
 
-def test_large_differences_are_left_to_the_metric(chain, copy, elsewhere):
-    value = Tensors(copy)[NAME]
-    retouch(copy, {NAME: value + 0.01})
+def test_large_differences_are_left_to_the_metric(chain, loose, elsewhere):
+    retouch(loose, {NAME: Tensors(loose)[NAME] + 0.01})
 
-    found = again(chain, copy)
+    found = again(chain, loose)
 
     assert found.verdict == "metric-equal"
+    assert found.tier == "recorded"
     assert found.metrics is not None
     assert found.metrics["accuracy"][0] == found.metrics["accuracy"][1]
 
 
-def test_another_metric_is_not_excused(chain, copy, elsewhere):
-    metrics = json.loads((copy / "lineage/metrics.json").read_bytes())
-    metrics["after"]["accuracy"] = 2.0
-    metrics["intervals"]["after"]["accuracy"] = [1.9, 2.0]
-    (copy / "lineage/metrics.json").write_bytes(canonical.dumps(metrics))
-    retouch(copy, {NAME: Tensors(copy)[NAME] + 0.01})
+def with_metrics(folder: Path, value: float, interval: list[float]) -> None:
+    metrics = json.loads((folder / "lineage/metrics.json").read_bytes())
+    metrics["after"]["accuracy"] = value
+    metrics["intervals"]["after"]["accuracy"] = interval
+    (folder / "lineage/metrics.json").write_bytes(canonical.dumps(metrics))
+
+
+def test_a_metric_that_the_model_in_the_folder_does_not_reach_is_not_excused(
+    chain, loose, elsewhere
+):
+    with_metrics(loose, 0.999, [0.0, 1.0])
+    retouch(loose, {NAME: Tensors(loose)[NAME] + 0.01})
+
+    found = again(chain, loose)
+
+    assert found.verdict == "differs"
+    assert "does not reach the recorded accuracy" in found.why
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_random_weights_are_no_model_that_is_as_good(chain, loose, elsewhere, scale):
+    """Whatever interval the forger writes: both models are measured on the same rows."""
+    torch.manual_seed(0)
+    with_metrics(loose, 0.5, [0.0, 1.0])
+    floats = {n: v for n, v in Tensors(loose).items() if v.is_floating_point()}
+    retouch(loose, {name: scale * torch.randn_like(value) for name, value in floats.items()})
+
+    found = again(chain, loose)
+
+    assert found.verdict == "differs"
+    assert "on the same rows" in found.why
+
+
+def test_another_machine_does_not_excuse_that_the_trail_ends_in_other_weights(
+    chain, copy, elsewhere
+):
+    retouch(copy, {NAME: Tensors(copy)[NAME] + 1e-6})
 
     found = again(chain, copy)
 
     assert found.verdict == "differs"
-    assert "outside" in found.why
+    assert [problem.code for problem in found.problems] == ["BAD_TRAIL"]
+
+
+@pytest.mark.parametrize("changes", [{"state": "d" * 64, "loss": 3.0}, {"rows": "d" * 64}])
+def test_another_machine_does_not_excuse_a_trail_of_another_training(
+    chain, loose, elsewhere, changes
+):
+    retouch(loose, {NAME: Tensors(loose)[NAME] + 0.01})
+    with_trail(loose, **changes)
+
+    found = again(chain, loose)
+
+    assert found.verdict == "differs"
+    assert [problem.code for problem in found.problems] == ["BAD_TRAIL"]
+
+
+def with_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def with_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ messages }} and visit us")
+
+
+def with_environment(folder: Path, change: Any) -> None:
+    facts = json.loads((folder / ENVIRONMENT).read_bytes())
+    change(facts)
+    (folder / ENVIRONMENT).write_bytes(canonical.dumps(facts))
+    restate(folder)
+
+
+def another_cpu(facts: Any) -> None:
+    facts["cpu"]["model"] = "another"
+
+
+def another_version(facts: Any) -> None:
+    facts["versions"]["transformers"] = "4.0.0"
+
+
+FORGED = {
+    "labels": lambda folder: with_config(folder, id2label={"0": "good", "1": "bad"}),
+    "a constant": lambda folder: with_config(folder, layer_norm_eps=3e-2),
+    "a template": with_template,
+}
+
+
+@pytest.mark.parametrize("name", ["merged", "tuned"])
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_another_machine_writes_no_other_files(chain, tmp_path, name, forge):
+    folder = Path(shutil.copytree(getattr(chain, name).folder, tmp_path / "forged"))
+    forge(folder)
+    with_environment(folder, another_cpu)
+
+    found = again(chain, folder)
+
+    assert found.verdict == "differs"
+    assert found.tier == "broken"
+    assert found.files
+
+
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_other_software_may_write_other_files_and_then_nothing_was_replayed(chain, copy, forge):
+    forge(copy)
+    with_environment(copy, another_version)
+
+    found = again(chain, copy)
+
+    assert found.verdict == "cannot tell"
+    assert not found.ok
+    assert found.tier == "recorded"
+
+
+def test_other_software_writes_its_version_into_files(chain, copy):
+    with_config(copy, transformers_version="4.0.0")
+    with_environment(copy, another_version)
+
+    found = again(chain, copy)
+
+    assert found.verdict == "within tolerance"
+    assert found.tier == "recorded"
+    assert found.files == ("config.json",)
+
+
+@pytest.mark.parametrize("change", [another_cpu, another_version])
+def test_nothing_excuses_a_false_structure_over_true_weights(chain, copy, change):
+    restate(copy, lambda s: part(s, "internalParameters")["structure"].update(trained=[NAME]))
+    with_environment(copy, change)
+
+    found = again(chain, copy)
+
+    assert found.verdict == "differs"
+    assert "`structure`" in found.why
+
+
+def without_trail(statement: Any) -> None:
+    byproducts = statement["predicate"]["runDetails"]["byproducts"]
+    byproducts[:] = [each for each in byproducts if each["name"] != TRAIL]
+
+
+def test_a_training_without_a_trail_is_made_again_but_that_is_said(chain, copy):
+    restate(copy, without_trail)
+    (copy / TRAIL).unlink()
+
+    found = again(chain, copy)
+
+    assert found.verdict == "bit-equal"
+    assert any("no trail" in line for line in found.unchecked)
+
+
+def test_a_trail_of_a_training_that_never_was_is_found(chain, copy):
+    trail = parse_trails((copy / TRAIL).read_bytes())[0]
+    (copy / TRAIL).write_bytes(dump_trails([trail, trail]))
+    restate(copy)
+
+    found = again(chain, copy)
+
+    assert found.verdict == "differs"
+    assert [problem.code for problem in found.problems] == ["BAD_TRAIL"]
+
+
+@pytest.mark.parametrize("number", [10**6, 2**40, -1, True, "many"])
+def test_a_record_cannot_ask_for_any_number_of_threads(copy, number):
+    restate(copy, lambda s: part(s, "internalParameters")["facts"].update(num_threads=number))
+    with_environment(copy, lambda facts: facts["torch"].update(threads=number))
+
+    assert Recorded.read(copy).num_threads is None
+
+
+def test_files_count_where_weights_are_only_near(chain, loose, elsewhere):
+    retouch(loose, {NAME: Tensors(loose)[NAME] + 1e-7})
+    with_template(loose)
+    restate(loose)
+
+    assert again(chain, loose).verdict == "differs"
 
 
 def test_what_the_record_says_of_the_machine_counts(chain, copy):
@@ -519,7 +716,7 @@ def test_the_probability_is_that_of_drawing_rows(chain):
     from reuselib.evidence.reproduction import WindowCompared
 
     window = WindowCompared(
-        which="", start=0, stop=5, num_steps=20, num_compared=2, num_seen=25, num_rows=100
+        which="", asked=5, start=0, stop=5, num_steps=20, num_compared=2, num_seen=25, num_rows=100
     )
     draws = torch.stack([torch.randperm(100)[:3] for _ in range(4000)])
 
@@ -688,15 +885,11 @@ def with_trail(copy: Path, **changes: Any) -> None:
     ids=["near loss", "other loss", "other rows"],
 )
 def test_another_machine_excuses_states_but_neither_losses_nor_rows(
-    chain, tmp_path, elsewhere, changes, verdict
+    chain, loose, elsewhere, changes, verdict
 ):
-    """With early stopping, so that the end of the trail says nothing about the weights."""
-    tune = replace(TUNE, fit=replace(SHORT, early_stopping=EarlyStopping()))
-    child = run(tune, chain.base, tmp_path / "store", data=chain.rows).children[0]
-    folder = Path(shutil.copytree(child.folder, tmp_path / "copy"))
-    with_trail(folder, **changes)
+    with_trail(loose, **changes)
 
-    found = again(chain, folder, store=tmp_path / "store", window=Window(1))
+    found = again(chain, loose, window=Window(1))
 
     assert found.verdict == verdict
     assert found.ok is False
@@ -744,6 +937,19 @@ def test_exit_codes(chain, tmp_path, capsys):
     (tmp_path / "rows.jsonl").write_text(lines.replace("good", "fine", 1))
     assert main([*words, *rows]) == 5
     assert main([*words, *rows, "--steps", "0"]) == 3
+    capsys.readouterr()
+    assert main([*words, *rows, "--window", "last"]) == 3
+    assert "--steps" in capsys.readouterr().err
+
+
+def test_it_is_said_why_a_window_is_longer_than_asked_for(kept, capsys):
+    show_reproduction(window_of(kept, Window(3)))
+    shown = capsys.readouterr().out
+    assert "4 steps instead of 3: it goes on to step 4, the next entry of the trail" in shown
+    show_reproduction(window_of(kept, Window(4)))
+    assert "instead of" not in capsys.readouterr().out
+    show_reproduction(window_of(kept, Window(1, "last")))
+    assert "5 steps instead of 1" in capsys.readouterr().out
 
 
 @dataclass(frozen=True)

@@ -157,8 +157,9 @@ def reproduce(  # noqa: PLR0913 - one parameter for each option
         ),
     ] = None,
     window: Annotated[
-        Literal["first", "last", "random"], typer.Option(help="Which steps these are.")
-    ] = "first",
+        Literal["first", "last", "random"] | None,
+        typer.Option(help="Which steps these are; default: first.", show_default=False),
+    ] = None,
     data: Rows = None,
     parents: Parents = None,
     store: Store = None,
@@ -167,10 +168,16 @@ def reproduce(  # noqa: PLR0913 - one parameter for each option
     """Make a model's last step again: bit-equal, within tolerance, metric-equal, or different (exit code 5)."""
     from reuselib.cli.progress import shown
     from reuselib.cli.replay import show_reproduction
-    from reuselib.errors import IntegrityError, ReuseError
+    from reuselib.errors import IntegrityError, ReuseError, TrainingError
     from reuselib.evidence.reproduce import Window, reproduce
 
-    part = Window(steps, window) if steps is not None else None
+    if steps is None and window is not None:
+        raise TrainingError(
+            f"--window {window} says which steps, but not how many",
+            expected="--steps with it",
+            fix="add `--steps 20`, or leave out --window to do the whole step again",
+        )
+    part = Window(steps, window or "first") if steps is not None else None
     with shown() as report:
         found = reproduce(
             folder, window=part, data=data, parents=parents or (), store=store, report=report

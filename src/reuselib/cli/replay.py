@@ -18,7 +18,7 @@ def show_reproduction(found: Reproduction) -> None:
     console = Console(highlight=False)
     style = _STYLES.get(found.verdict, "bold green")
     part = "a window of the training in " if found.window is not None else ""
-    line = f"{found.name}: {part}its last step ({found.adapter}) {_words(found.verdict)}"
+    line = f"{found.name}: {part}its last step ({found.adapter}) {_words(found)}"
     console.print(line, style=style, markup=False, soft_wrap=True)
     for line in _lines(found):
         console.print(f"  {line}", markup=False, soft_wrap=True)
@@ -33,7 +33,9 @@ def show_reproduction(found: Reproduction) -> None:
             console.print(f"  {label:<14}{line}", markup=False, soft_wrap=True, style="dim")
 
 
-def _words(verdict: str) -> str:
+def _words(found: Reproduction) -> str:
+    if any(problem.code == "DATA_MISMATCH" for problem in found.problems):
+        return "was not made again, because these are not its rows"
     return {
         "bit-equal": "gave the same weights, bit for bit",
         "within tolerance": "gave the same weights within tolerance",
@@ -42,7 +44,7 @@ def _words(verdict: str) -> str:
         "differs": "does NOT come out as recorded",
         "cannot tell": "may or may not be as recorded",
         "cannot check": "cannot be checked",
-    }[verdict]
+    }[found.verdict]
 
 
 def _lines(found: Reproduction) -> Iterator[str]:
@@ -62,7 +64,7 @@ def _lines(found: Reproduction) -> Iterator[str]:
         )
         yield f"the first step with another state is {found.first_step}{before}"
     for name, (recorded, now) in (found.metrics or {}).items():
-        yield f"{name}: recorded {recorded:.4f}, now {now:.4f}"
+        yield f"{name}: {recorded:.4f} of the model in the folder, {now:.4f} of the one made again"
     if found.window is not None:
         yield from _window(found.window)
 
@@ -83,8 +85,19 @@ def _window(window: WindowCompared) -> Iterator[str]:
         f"steps {window.start + 1} to {window.stop} of {window.num_steps} ({window.share_of_steps:.1%}), "
         f"{window.which}: {window.num_compared} digests compared"
     )
+    num_steps = window.stop - window.start
+    if num_steps > window.asked:
+        yield (
+            f"{num_steps} steps instead of {window.asked}: it goes on to step {window.stop}, {_stop(window)}"
+        )
     yield (
         f"{window.num_seen} of {window.num_rows} training rows were seen ({window.share_of_rows:.1%}): if one "
         f"row at random was changed, that is noticed with a probability of {window.notices(1):.1%}, if {few} (1 %) "
         f"were, of {window.notices(few):.1%}"
     )
+
+
+def _stop(window: WindowCompared) -> str:
+    if window.stop < window.num_steps:
+        return "the next entry of the trail"
+    return "the end" if window.start == 0 else "the end, from the nearest state that was kept"

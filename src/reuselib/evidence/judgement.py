@@ -1,29 +1,29 @@
-"""From what was made again to a verdict."""
+"""From a whole step that was made again to a verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reuselib.evidence.closeness import compare_trails, compare_weights
-from reuselib.evidence.reproduction import Reproduction, WindowCompared
-from reuselib.lineage import canonical
+from reuselib.evidence.closeness import TrailCompared, compare_trails, compare_weights
+from reuselib.evidence.leftovers import Leftovers, explains_files, find_leftovers
+from reuselib.evidence.reproduction import Reproduction
 from reuselib.lineage.inventory import take_inventory
 from reuselib.lineage.report import Problem
 
 if TYPE_CHECKING:
+    from reuselib.evidence.paired import Paired
     from reuselib.evidence.recorded import Recorded
     from reuselib.evidence.reproduction import Verdict
-    from reuselib.evidence.windows import Chosen
     from reuselib.lineage.definition import Internal
     from reuselib.lineage.trail import Trail
 
-_OF_THE_RUN = ("derivationId", "dtype", "device", "worldSize", "determinism", "facts")
-"""What the run settled that says nothing about the network."""
-_WHO = "who made it: `verify` looks at signatures"
-_ROWS = "whether the recorded rows are right: only that these are the recorded ones"
+WHO = "who made it: `verify` looks at signatures"
+ROWS = "whether the recorded rows are right: only that these are the recorded ones"
+_METRICS = "the recorded metrics: `audit` measures them again"
+_SAME_MACHINE = "this machine and software are the recorded ones, and "
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Made:
     internal: Internal
     """What the run settled."""
     trails: Sequence[Trail]
-    measure: Callable[[], Mapping[str, float]]
-    """The metrics on the test rows; none if there are no rows."""
+    measure: Callable[[], Paired | None]
+    """Both models on the test rows; None if there are no rows."""
 
 
 def judge_whole(recorded: Recorded, made: Made, excuses: Sequence[str]) -> Reproduction:
@@ -51,173 +51,115 @@ def judge_whole(recorded: Recorded, made: Made, excuses: Sequence[str]) -> Repro
     weights = compare_weights(recorded.folder, recorded.inventory, made.folder, inventory)
     trails = compare_trails(recorded.trails, made.trails)
     same = weights.num_equal == weights.num_tensors
-    files = _odd_files(recorded.inventory.files, inventory.files, weights=same)
+    leftovers = find_leftovers(
+        (recorded.folder, recorded.inventory, recorded.internal),
+        (made.folder, inventory, made.internal),
+        weights=same,
+    )
     result = replace(
         recorded.unknown(),
         weights=weights,
-        files=files,
+        files=leftovers.files,
         first_step=trails.first_different,
         last_equal_step=trails.last_equal,
         environment=tuple(excuses),
         history=recorded.before,
-        unchecked=(*_not_the_rest(recorded), _ROWS, _WHO),
+        unchecked=(*not_the_rest(recorded), *_no_trail(recorded, made), ROWS, _METRICS, WHO),
     )
+    if contradiction := _contradiction(result, recorded, made, trails):
+        problem = Problem("BAD_TRAIL", contradiction)
+        why = "the recorded trail leads elsewhere"
+        return replace(result, verdict="differs", why=why, problems=(problem,))
     if same:
-        return _judge_record(result, recorded, made, trails.first_different)
+        return _with_leftovers(replace(result, verdict="bit-equal"), leftovers)
     if not excuses:
-        return _but(
-            result,
-            "differs",
-            "this machine and software are the recorded ones, and give other weights",
-        )
+        return but(result, "differs", f"{_SAME_MACHINE}give other weights")
     if weights.near:
-        return _but(
-            result,
-            "within tolerance",
-            "the weights differ by no more than rounding may on another machine",
-        )
-    return _judge_metrics(result, recorded, made)
+        why = "the weights differ by no more than rounding may on another machine"
+        return _with_leftovers(but(result, "within tolerance", why), leftovers)
+    return _with_leftovers(_judge_metrics(result, recorded, made), leftovers)
 
 
-def _judge_record(
-    result: Reproduction, recorded: Recorded, made: Made, first_step: int | None
-) -> Reproduction:
-    """The weights are the same; is what is said about them?"""
-    if first_step is not None:
-        problem = Problem(
-            "BAD_TRAIL", f"the weights are these, but step {first_step} was never in that state"
-        )
-        return replace(
-            _but(result, "differs", "the recorded trail leads elsewhere"), problems=(problem,)
-        )
-    odd = _odd_settings(recorded.internal, made.internal)
-    if (odd or result.files) and not result.environment:
-        what = ", ".join((*odd, *result.files))
-        return _but(result, "differs", f"the weights are the same, but not {what}")
-    return replace(result, verdict="bit-equal")
+def same_device(excuses: Sequence[str]) -> bool:
+    """Whether random numbers are the recorded ones, so that losses must be: each kind of device draws its own."""
+    return not any(each.startswith("device:") for each in excuses)
 
 
-def _judge_metrics(result: Reproduction, recorded: Recorded, made: Made) -> Reproduction:
-    """Whether a model with other weights is as good, by the metric that decides."""
-    figures = recorded.figures
-    before, name = figures.after, figures.metric
-    after = made.measure() if name in before else {}
-    if name not in after:
-        why = "the weights differ by more than rounding explains, and there is no metric to compare"
-        return _but(result, "differs", why)
-    measured = {each: (before[each], after[each]) for each in before if each in after}
-    result = replace(result, metrics=measured)
-    low, high = _interval(figures.intervals.get("after"), name) or (before[name], before[name])
-    if low <= after[name] <= high:
-        why = f"the weights differ, but {name} is within the recorded interval from {low:.4g} to {high:.4g}"
-        return _but(result, "metric-equal", why)
-    why = f"the weights differ, and {name} is outside of the recorded interval from {low:.4g} to {high:.4g}"
-    return _but(result, "differs", why)
-
-
-def judge_window(
-    recorded: Recorded, chosen: Chosen, again: Trail, rows: frozenset[int], excuses: Sequence[str]
-) -> Reproduction:
-    """Compare a part of a training with its trail.
-
-    Args:
-        recorded: the model.
-        chosen: the part.
-        again: the trail of the replay.
-        rows: numbers of those that were seen.
-        excuses: as in `judge_whole`.
-    """
-    trail = recorded.trails[0]
-    found = compare_trails([trail], [again])
-    window = WindowCompared(
-        which="from the beginning" if chosen.start is None else "from a kept state",
-        start=0 if chosen.start is None else chosen.start.step,
-        stop=chosen.stop,
-        num_steps=trail.num_steps,
-        num_compared=found.num_compared,
-        num_seen=len(rows),
-        num_rows=trail.num_rows,
-    )
-    result = replace(
-        recorded.unknown(),
-        window=window,
-        first_step=found.first_different,
-        last_equal_step=found.last_equal,
-        environment=tuple(excuses),
-        history=recorded.before,
-        unchecked=(*_not_in_window(recorded, window), *_not_the_rest(recorded), _ROWS, _WHO),
-    )
-    if recorded.ends_in_trail is False:
-        problem = Problem(
-            "BAD_TRAIL", "the weights in the folder are not those that the trail ends in"
-        )
-        result = replace(result, problems=(problem,))
-        return _but(result, "differs", "the trail belongs to other weights")
-    if found.first_different is None:
-        return replace(result, verdict="as recorded")
-    if found.other_rows:
-        return _but(result, "differs", "batches were made of other rows")
-    if not excuses:
-        return _but(
-            result,
-            "differs",
-            "this machine and software are the recorded ones, and come to another state",
-        )
-    if found.losses_near:
-        why = (
-            "states differ, which another machine explains, and the losses are near those recorded"
-        )
-        return _but(result, "cannot tell", why)
-    return _but(
-        result, "differs", "states differ, and so do the losses, by more than rounding explains"
-    )
-
-
-def _but(result: Reproduction, verdict: Verdict, why: str) -> Reproduction:
+def but(result: Reproduction, verdict: Verdict, why: str) -> Reproduction:
+    """The same result with a verdict that needs a reason."""
     return replace(result, verdict=verdict, why=why)
 
 
-def _odd_files(
-    recorded: Mapping[str, str], made: Mapping[str, str], *, weights: bool
-) -> tuple[str, ...]:
-    """Files that differ; those that hold weights only if these are the same."""
-    odd = {name for name in recorded.keys() | made.keys() if recorded.get(name) != made.get(name)}
-    return tuple(sorted(name for name in odd if weights or not name.endswith(".safetensors")))
-
-
-def _odd_settings(recorded: Internal, made: Internal) -> tuple[str, ...]:
-    one, other = recorded.to_json(), made.to_json()
-    return tuple(
-        f"`{name}` in its manifest"
-        for name in one
-        if name not in _OF_THE_RUN and canonical.dumps(one[name]) != canonical.dumps(other[name])
-    )
-
-
-def _interval(intervals: object, name: str) -> tuple[float, float] | None:
-    match intervals.get(name) if isinstance(intervals, dict) else None:
-        case [int() | float() as low, int() | float() as high]:
-            return float(low), float(high)
-    return None
-
-
-def _not_in_window(recorded: Recorded, window: WindowCompared) -> tuple[str, ...]:
-    lines = [
-        "this is evidence, not proof: a training that went on otherwise outside of this window is not noticed"
-    ]
-    if window.share_of_steps < 1:
-        lines.append(f"{1 - window.share_of_steps:.0%} of the steps")
-    if window.share_of_rows < 1:
-        lines.append(f"what {1 - window.share_of_rows:.0%} of the rows were in training")
-    if recorded.ends_in_trail is None:
-        lines.append("whether the weights in the folder are those that the trail ends in")
-    if len(recorded.trails) > 1:
-        lines.append(f"{len(recorded.trails) - 1} other trainings of this step")
-    return tuple(lines)
-
-
-def _not_the_rest(recorded: Recorded) -> tuple[str, ...]:
+def not_the_rest(recorded: Recorded) -> tuple[str, ...]:
+    """That the steps before were not made again."""
     before = recorded.before
     if not before:
         return ()
     return (f"the {len(before)} steps before this one: reproduce the parents' folders for these",)
+
+
+def _no_trail(recorded: Recorded, made: Made) -> tuple[str, ...]:
+    if recorded.trails or not made.trails:
+        return ()
+    return ("the way to the weights: this step trains, but its record has no trail",)
+
+
+def _contradiction(
+    result: Reproduction, recorded: Recorded, made: Made, trails: TrailCompared
+) -> str:
+    """In what the trail contradicts the record, whatever the machine; empty if in nothing."""
+    step, weights, excuses = trails.first_different, result.weights, result.environment
+    same = weights is not None and weights.num_equal == weights.num_tensors
+    if recorded.trails and len(recorded.trails) != len(made.trails):
+        return f"it tells of {len(recorded.trails)} trainings, but there were {len(made.trails)}"
+    if same and step is not None:
+        return f"the weights are these, but step {step} was never in that state"
+    if recorded.ends_in_trail is False:
+        return "the weights in the folder are not those that the trail ends in"
+    if trails.other_rows:
+        return f"by step {step}, batches were made of other rows"
+    if excuses and not trails.losses_near and same_device(excuses):
+        return f"from step {step} on, losses differ by more than rounding explains"
+    return ""
+
+
+def _judge_metrics(result: Reproduction, recorded: Recorded, made: Made) -> Reproduction:
+    """Whether two models with other weights are equally good. What the record says of that counts for nothing."""
+    far = "the weights differ by more than rounding explains"
+    paired = made.measure()
+    if paired is None or not paired.both:
+        return but(result, "differs", f"{far}, and there is no metric to compare")
+    result = replace(result, metrics=paired.both)
+    if worse := ", ".join(paired.worse()):
+        return but(result, "differs", f"{far}, and on the same rows {worse} differs too")
+    if untrue := ", ".join(paired.untrue(recorded.figures.after)):
+        why = f"{far}, and the model in the folder does not reach the recorded {untrue}"
+        return but(result, "differs", why)
+    why = (
+        f"{far}, but on the same {paired.num_rows} rows the two models are as good as each other, "
+        "as far as so many rows can tell"
+    )
+    return but(result, "metric-equal", why)
+
+
+def _with_leftovers(result: Reproduction, leftovers: Leftovers) -> Reproduction:
+    """The verdict on the weights, lowered by everything else that is not as recorded."""
+    if not result.ok:
+        return result
+    alike = {"bit-equal": "the weights are the same", "within tolerance": "the weights are near"}
+    weights = alike.get(result.verdict, "the models are as good as each other")
+    settings = ", ".join(f"{name} in its manifest" for name in leftovers.settings)
+    what = ", ".join(filter(None, (settings, *leftovers.contents)))
+    others = result.verdict == "metric-equal"
+    firm = leftovers.firm_settings if others else leftovers.settings
+    software = explains_files(result.environment)
+    if firm or (leftovers.files and not software):
+        return but(result, "differs", f"{weights}, but not {what or ', '.join(leftovers.files)}")
+    if leftovers.contents or leftovers.settings:
+        why = f"{weights}, but not {what}: whether other software or weights explain that is not known"
+        return but(result, "cannot tell", why)
+    if leftovers.files and result.verdict == "bit-equal":
+        names = ", ".join(leftovers.files)
+        why = f"the weights are the same; {names} differ in the version of the software that wrote them"
+        return but(result, "within tolerance", why)
+    return result

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from reuselib.lineage.definition import Internal
     from reuselib.lineage.tiers import Tier
 
+_MAX_THREADS = 1024
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -88,7 +90,8 @@ class Recorded:
         known = self.internal.facts.get("num_threads") or (
             torch.get("threads") if isinstance(torch, dict) else None
         )
-        return known if isinstance(known, int) and known > 0 else None
+        # a stranger's record must not make this machine start a million of them
+        return known if type(known) is int and 0 < known <= _MAX_THREADS else None
 
     @property
     def ends_in_trail(self) -> bool | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,10 +54,11 @@ def find_rows(manifest: Manifest, data: str | Data | Splits | None) -> Rows:
     recorded = next((e for e in manifest.definition.dependencies if e.role == "dataset"), None)
     if recorded is None:
         return Rows(None)
-    splits = data
-    if not isinstance(splits, Splits):
-        told = manifest.definition.data or {}
-        splits = _named(told, data) if data is not None else _recorded(told)
+    told = manifest.definition.data or {}
+    if data is None:
+        splits = _recorded(told)
+    else:
+        splits = data if isinstance(data, Splits) else _named(told, data)
     if isinstance(splits, str):
         return Rows(None, missing=splits)
     expected = recorded.digest.get("rowsHash1")
@@ -81,14 +82,16 @@ def _named(told: Mapping[str, Json], data: str | Data) -> Splits:
 def _recorded(told: Mapping[str, Json]) -> Splits | str:
     """The rows where the record says they are, or why they cannot be had."""
     source = str(told.get("source", ""))
+    if source == "memory:":
+        return "its rows came from Python, and only their maker has them; name them with --data"
     try:
         if source_kind(source) not in _ANYBODYS:
             return (
-                f"its rows came from {source}, which only its maker can find; name them with data"
+                f"its rows came from {source}, which only its maker can find; name them with --data"
             )
         return parse_value(Data, dict(told)).load()
     except (SourceError, DataError, RecipeError) as error:
-        return f"its rows cannot be had: {error.what}"
+        return f"its rows cannot be had: {error.what}; name them with --data"
 
 
 def _mismatch(recorded: Json, splits: Splits, expected: str | None) -> str:
@@ -135,22 +138,12 @@ def replanned(
         walk(manifest, history),
     )
     places = [(parent, _place(parent, chain, sources)) for parent in manifest.parents]
+    first, place = places[0]
+    ref = ModelRef(str(place), digest=first.digests.dir_hash)
+    parent = Pinned(ref, place, first.uri, chain.manifests[first.manifest_sha256], history)
     root = sources.store.path / "tmp"
     with writing(root), scratch(root) as folder:
-        store = Store(folder / "store")
-        for each in chain.manifests.values():
-            if (place := _somewhere(each, sources)) is not None:
-                store.remember_root(each.digests.dir_hash, place)
-        for parent, place in places:
-            store.remember_root(parent.digests.dir_hash, place)
-        first, place = places[0]
-        parent = Pinned(
-            ModelRef(str(place), digest=first.digests.dir_hash),
-            place,
-            first.uri,
-            chain.manifests[first.manifest_sha256],
-            history,
-        )
+        store = _known(Store(folder / "store"), chain, places, sources)
         plan = Plan(
             base=parent,
             steps=(with_references(adapter, partial(_at_hand, places=dict(_by_digest(places)))),),
@@ -163,6 +156,18 @@ def replanned(
         output = folder / "child"
         output.mkdir()
         yield Replan(plan, plan.steps[0], parent, output)
+
+
+def _known(
+    store: Store, chain: Chain, places: Sequence[tuple[Parent, Path]], sources: Whereabouts
+) -> Store:
+    """The store, once it knows where the models of the history are."""
+    for each in chain.manifests.values():
+        if (place := _somewhere(each, sources)) is not None:
+            store.remember_root(each.digests.dir_hash, place)
+    for parent, place in places:
+        store.remember_root(parent.digests.dir_hash, place)
+    return store
 
 
 def _place(parent: Parent, chain: Chain, sources: Whereabouts) -> Path:

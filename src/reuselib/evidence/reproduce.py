@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from reuselib.data import Data, Splits
 from reuselib.errors import (
+    DataError,
     IntegrityError,
     MissingExtra,
     RecipeError,
@@ -19,10 +20,11 @@ from reuselib.errors import (
     UnsafeModel,
 )
 from reuselib.evidence.closeness import environment_differences, fact_differences
-from reuselib.evidence.judgement import Made, judge_whole, judge_window
+from reuselib.evidence.judgement import Made, judge_whole
 from reuselib.evidence.recorded import Recorded
-from reuselib.evidence.replanning import Replan, find_rows, replanned
+from reuselib.evidence.replanning import Replan, Rows, find_rows, replanned
 from reuselib.evidence.whereabouts import Whereabouts
+from reuselib.evidence.window_judgement import judge_window
 from reuselib.evidence.windows import Chosen, Window, choose
 from reuselib.lineage.environment import environment
 from reuselib.lineage.report import Problem
@@ -31,6 +33,7 @@ from reuselib.lineage.verify import verify
 if TYPE_CHECKING:
     from reuselib.derivation.link import Link
     from reuselib.derivation.session import Session
+    from reuselib.evidence.paired import Paired
     from reuselib.evidence.reproduction import Reproduction
     from reuselib.lineage.store import Store
     from reuselib.model.opening import Opened
@@ -79,16 +82,24 @@ def reproduce(
     sources = Whereabouts.of(parents, store, recorded.chain.manifests)
     rows = find_rows(recorded.manifest, data)
     if rows.mismatch:
-        problem = Problem("DATA_MISMATCH", rows.mismatch)
-        why = "these are not the rows that it is recorded to be made from"
-        return replace(recorded.unknown(), verdict="differs", why=why, problems=(problem,))
+        return _other_rows(recorded, rows.mismatch, given=data is not None)
     chosen = _chosen(recorded, window, sources)
     missing = rows.missing if recorded.trails else ""
     if isinstance(chosen, str) or missing:
         why = chosen if isinstance(chosen, str) else missing
         return replace(recorded.unknown(), why=why)
-    attempt = _Attempt(recorded, sources, rows.splits, chosen, report)
+    attempt = _Attempt(recorded, sources, rows, chosen, report)
     return attempt.run()
+
+
+def _other_rows(recorded: Recorded, mismatch: str, *, given: bool) -> Reproduction:
+    """What it means that rows are others: nothing about a step that learns from none, if they were only given."""
+    problem = Problem("DATA_MISMATCH", mismatch)
+    if given and not recorded.trails:
+        why = "the rows that were given are not the recorded ones; name those with --data"
+        return replace(recorded.unknown(), why=why, problems=(problem,))
+    why = "these are not the rows that it is recorded to be made from"
+    return replace(recorded.unknown(), verdict="differs", why=why, problems=(problem,))
 
 
 def _chosen(recorded: Recorded, window: Window | None, sources: Whereabouts) -> Chosen | str | None:
@@ -106,7 +117,7 @@ class _Attempt:
 
     recorded: Recorded
     sources: Whereabouts
-    splits: Splits | None
+    rows: Rows
     chosen: Chosen | None
     report: Report | None
     excuses: tuple[str, ...] = ()
@@ -126,9 +137,13 @@ class _Attempt:
             return replace(unknown, verdict=verdict, why=error.what, problems=problems)
         except ReuseError as error:
             failed, why = error, f"the step fails here: {error.what}"
+            if isinstance(error, DataError) and self.rows.missing:
+                why = f"the step needs its rows to be done again: {self.rows.missing}"
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             failed, why = error, f"the step fails here: {type(error).__name__}: {error}"
-        excused = bool(self.excuses) or self.splits is None or not isinstance(failed, ReuseError)
+        excused = (
+            bool(self.excuses) or self.rows.splits is None or not isinstance(failed, ReuseError)
+        )
         return replace(
             unknown,
             verdict="cannot check" if excused else "differs",
@@ -146,7 +161,7 @@ class _Attempt:
         # sums are divided among threads as they were, which decides their last bits
         with (
             nullcontext() if threads is None else as_many(threads),
-            replanned(recorded.manifest, recorded.history, self.sources, self.splits) as again,
+            replanned(recorded.manifest, recorded.history, self.sources, self.rows.splits) as again,
         ):
             self.excuses = self._differences()
             opened, session = begin(again.plan, again.parent.folder)
@@ -177,6 +192,7 @@ class _Attempt:
         from reuselib.derivation.plan import identity
         from reuselib.derivation.recording import settled
         from reuselib.derivation.step import perform
+        from reuselib.evidence.paired import measure_both
 
         outcome = perform(
             link.adapter,
@@ -188,8 +204,9 @@ class _Attempt:
         internal = settled(link, outcome)
         self.excuses += fact_differences(self.recorded.internal.facts, internal.facts)
 
-        def measure() -> Mapping[str, float]:
-            return session.evaluate(outcome.opened.module) if session.rows is not None else {}
+        def measure() -> Paired | None:
+            again = outcome.opened.module, outcome.opened.processor
+            return measure_both(self.recorded.folder, again, session)
 
         made = Made(again.output, internal, outcome.trails, measure)
         return judge_whole(self.recorded, made, self.excuses)

@@ -23,10 +23,11 @@ Verdict: TypeAlias = Literal[
     "cannot check",
 ]
 """`bit-equal`: the same `tensorHash1`. `within tolerance`: not that, but every weight is near the recorded one, and
-something about this machine explains the difference. `metric-equal`: the weights differ and that is explained, but the
-metric is within the recorded interval. `as recorded`: every digest of a window is that of the trail. `differs`: the
-record is contradicted. `cannot tell`: digests differ, which this machine explains, and the losses are near the recorded
-ones. `cannot check`: something is not at hand."""
+something about this machine explains the difference; or the weights are the same, and files name other versions of the
+software that wrote them. `metric-equal`: the weights differ and that is explained, but measured on the same rows, both
+models are as good. `as recorded`: every digest of a window is that of the trail. `differs`: the record is contradicted.
+`cannot tell`: something differs that this machine or its software may explain. `cannot check`: something is not at
+hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class WindowCompared:
     """A part of a training done again."""
 
     which: str
+    asked: int
+    """How many steps were asked for."""
     start: int
     """The step that it went on after; 0 for the beginning."""
     stop: int
@@ -107,7 +110,7 @@ class Reproduction:
     weights: WeightsCompared | None = None
     """None if no whole model was made."""
     files: tuple[str, ...] = ()
-    """Other files of the payload that came out differently."""
+    """Other files of the payload that came out differently: with any of them it is never `bit-equal`."""
     first_step: int | None = None
     """The first step whose state is not the recorded one, among those looked at."""
     last_equal_step: int | None = None
@@ -115,7 +118,8 @@ class Reproduction:
     window: WindowCompared | None = None
     """None if the whole step was made again."""
     metrics: Mapping[str, tuple[float, float]] | None = None
-    """By name: recorded, and measured now. Only if the weights differ."""
+    """By name: of the model in the folder, and of the one that was made again, both measured now. Only if the weights
+    differ."""
     environment: tuple[str, ...] = ()
     """How this machine and its software differ from those recorded."""
     history: tuple[tuple[str, str, Tier], ...] = ()

@@ -46,12 +46,14 @@ class Chosen:
     start: Entry | None
     """Whose kept state to begin with; None for the parent."""
     stop: int
+    asked: int
+    """How many steps were asked for; it may be more of them."""
 
 
 def choose(window: Window, trail: Trail, store: Store, derivation_id: str) -> Chosen | str:
     """The part of a training that a window means, or why it cannot be done again."""
     if window.which == "first":
-        return Chosen(None, _entry_from(trail, window.steps))
+        return Chosen(None, _entry_from(trail, window.steps), window.steps)
     if not trail.kept:
         return (
             "no states of this training were kept, so only its first steps can be done again; "
@@ -62,9 +64,9 @@ def choose(window: Window, trail: Trail, store: Store, derivation_id: str) -> Ch
         return f"the {len(trail.kept)} states that were kept of this training are not in the store at hand"
     if window.which == "last":
         early = [entry for entry in present if entry.step <= trail.num_steps - window.steps]
-        return Chosen(early[-1] if early else present[0], trail.num_steps)
+        return Chosen(early[-1] if early else present[0], trail.num_steps, window.steps)
     start = random.Random(window.seed).choice(present)
-    return Chosen(start, _entry_from(trail, start.step + window.steps))
+    return Chosen(start, _entry_from(trail, start.step + window.steps), window.steps)
 
 
 def _entry_from(trail: Trail, step: int) -> int:
