@@ -373,10 +373,12 @@ class TestWithoutRecord:
 def _retold(folder) -> str:
     """Give the merged ancestor another seed, wherever its record is named; returns its name."""
     ancestors = folder / "lineage/ancestors"
-    for path in sorted(ancestors.iterdir()):
-        told = json.loads(path.read_bytes())
-        if part(told, "externalParameters").get("relation") == "merge":
-            break
+    records = [(path, json.loads(path.read_bytes())) for path in sorted(ancestors.iterdir())]
+    [(path, told)] = [
+        (path, told)
+        for path, told in records
+        if part(told, "externalParameters").get("relation") == "merge"
+    ]
     part(told, "externalParameters")["seed"] = 77
     data = canonical.dumps(told)
     digest = hashlib.sha256(data).hexdigest()

@@ -41,7 +41,7 @@ class Policy:
     min_completeness: float | None = None
     """Share of the attributes of a good record that must be there, from 0 to 1."""
     claims: Literal["hold", "not contradicted"] = "not contradicted"
-    """Whether `audit` accepts a claim that it cannot measure."""
+    """Whether `audit` accepts a claim that it cannot measure, and a model that makes none."""
     allow: tuple[str, ...] = ()
     """Codes of dangers that a scan may find and that are accepted, such as `TEMPLATE_CODE`."""
     source: Path | None = field(default=None, init=False, compare=False, repr=False)
