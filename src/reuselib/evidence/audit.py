@@ -188,7 +188,7 @@ class _Work:
             return f"it cannot be made again: {error.what}"
         if again.tier == "replayed":
             return ""
-        return f"made again, it is {again.verdict}" + (f": {again.why}" if again.why else "")
+        return f"made again: {again.verdict}" + (f", {again.why}" if again.why else "")
 
     def claims(
         self, manifest: Manifest | None, places: Whereabouts, data: Given, refusal: str
