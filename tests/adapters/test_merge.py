@@ -216,7 +216,7 @@ def test_a_gpt2_whose_layers_are_kept_transposed_is_folded_in_and_proven(tmp_pat
 
     findings = prove_step(child.folder, store=Store(tmp_path / "store")).findings
 
-    assert len(findings) == 7
+    assert len(findings) == 8
     assert all(finding.holds for finding in findings), findings
 
 
