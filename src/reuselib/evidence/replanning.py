@@ -54,17 +54,20 @@ def find_rows(manifest: Manifest, data: str | Data | Splits | None) -> Rows:
     recorded = next((e for e in manifest.definition.dependencies if e.role == "dataset"), None)
     if recorded is None:
         return Rows(None)
-    told = manifest.definition.data or {}
-    if data is None:
-        splits = _recorded(told)
-    else:
-        splits = data if isinstance(data, Splits) else _named(told, data)
+    splits = _loaded(manifest.definition.data or {}, data)
     if isinstance(splits, str):
         return Rows(None, missing=splits)
     expected = recorded.digest.get("rowsHash1")
     if splits.digest == expected:
         return Rows(splits)
     return Rows(splits, mismatch=_mismatch(recorded.annotations.get("splits"), splits, expected))
+
+
+def _loaded(told: Mapping[str, Json], data: str | Data | Splits | None) -> Splits | str:
+    """The rows that the caller hands over or names, else those of the record, or why they cannot be had."""
+    if isinstance(data, Splits):
+        return data
+    return _recorded(told) if data is None else _named(told, data)
 
 
 def _named(told: Mapping[str, Json], data: str | Data) -> Splits:
