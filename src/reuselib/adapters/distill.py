@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from reuselib.adapter import Adapted, Adapter, Finding, Json, ModelRef, Run, Weights
 from reuselib.errors import IncompatibleStep
 from reuselib.lineage.structure import Structure
-from reuselib.measure.claims import bit_equal, only_statistics, same_bits, same_shapes
+from reuselib.measure.claims import only_learned
 from reuselib.training.lessons import Lesson, Losses
 from reuselib.training.plan import FitPlan
 
@@ -187,16 +187,14 @@ class Distill(Adapter):
             f"{kept or 'all'}",
         )
         start = _Left(start, plan)
-        learned = set(record.names("trained"))
-        moved = set(record.names("statistics")) - learned
-        yield same_shapes(start, child, learned)
-        yield from only_statistics(sorted(moved))
-        still = [n for n in child if n not in learned and n not in moved]
-        yield bit_equal("what does not learn is bit-equal to the start", start, child, still)
-        changed = any(
-            n not in start or not same_bits(child[n], start[n]) for n in child if n in learned
+        yield from only_learned(
+            start,
+            child,
+            record.names("trained"),
+            record.names("statistics"),
+            still="what does not learn is bit-equal to the start",
+            changed="at least one tensor differs from the start",
         )
-        yield Finding("at least one tensor differs from the start", changed)
 
 
 def _read(structure: Json) -> Structure:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights
 from reuselib.errors import IncompatibleStep
 from reuselib.lineage.structure import Structure
-from reuselib.measure.claims import bit_equal, only_statistics, same_bits, same_shapes
+from reuselib.measure.claims import only_learned
 from reuselib.training import checks
 from reuselib.training.plan import FitPlan, ParameterGroup
 
@@ -109,16 +109,14 @@ class FineTune(Adapter):
     ) -> Iterable[Finding]:
         """Same names and shapes; every tensor that was not trained is bit-equal; something was trained."""
         record = Structure.read(structure, ("trained", "statistics"))
-        parent, learned = parents[0], set(record.names("trained"))
-        moved = set(record.names("statistics")) - learned
-        yield same_shapes(parent, child, learned)
-        yield from only_statistics(sorted(moved))
-        frozen = [n for n in child if n not in learned and n not in moved]
-        yield bit_equal("every frozen tensor is bit-equal to the parent's", parent, child, frozen)
-        changed = any(
-            n not in parent or not same_bits(child[n], parent[n]) for n in child if n in learned
+        yield from only_learned(
+            parents[0],
+            child,
+            record.names("trained"),
+            record.names("statistics"),
+            still="every frozen tensor is bit-equal to the parent's",
+            changed="at least one trained tensor differs from the parent's",
         )
-        yield Finding("at least one trained tensor differs from the parent's", changed)
 
 
 def _refuse_untrained(

@@ -86,3 +86,36 @@ def same_shapes(
             )
     lost = next((name for name in parent if name not in child), "")
     return Finding(claim, not lost, "missing in the child" if lost else "", lost)
+
+
+def only_learned(
+    start: Weights,
+    child: Weights,
+    trained: Iterable[str],
+    statistics: Iterable[str],
+    *,
+    still: str,
+    changed: str,
+) -> Iterator[Finding]:
+    """What training leaves behind: names and shapes of its start, changes only where it was free to make them.
+
+    Args:
+        start: the weights before.
+        child: those after.
+        trained: names of what learned.
+        statistics: names of what moved besides.
+        still: the claim that all others are bit-equal, in words.
+        changed: the claim that something was learned, in words.
+    """
+    learned = set(trained)
+    moved = set(statistics) - learned
+    yield same_shapes(start, child, learned)
+    yield from only_statistics(sorted(moved))
+    frozen = [name for name in child if name not in learned and name not in moved]
+    yield bit_equal(still, start, child, frozen)
+    differs = any(
+        name not in start or not same_bits(child[name], start[name])
+        for name in child
+        if name in learned
+    )
+    yield Finding(changed, differs)
