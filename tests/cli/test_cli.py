@@ -26,18 +26,6 @@ from reuselib.cli.figures import (
 )
 
 
-@pytest.fixture
-def typed(capsys):
-    """Types a command; gives exit code, standard output and standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = main(arguments)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
 def test_help_names_every_verb(typed):
     code, out, _ = typed("--help")
 

@@ -7,20 +7,7 @@ import json
 import pytest
 
 from lineage.conftest import base, child, draft, pinned  # noqa: F401
-from reuselib.cli import main
 from reuselib.cli.verdict import printable
-
-
-@pytest.fixture
-def typed(capsys):
-    """Types a command; gives exit code, standard output and standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = main(arguments)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture
