@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -46,3 +46,10 @@ Rows = Annotated[
 def print_json(value: Json) -> None:
     """On standard output, for programs."""
     sys.stdout.write(visible_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
+
+
+def resume_from(text: str) -> Literal["auto", "no"] | Path:
+    """What `--resume` says, as `Runtime.resume` has it."""
+    if text == "auto" or text == "no":
+        return text
+    return Path(text)

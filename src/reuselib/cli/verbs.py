@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reuselib.cli.options import AsJson, Store, print_json
+from reuselib.cli.options import AsJson, Store, print_json, resume_from
 
 app = typer.Typer(
     help="Adapt pre-trained models, and get the evidence of how with them.",
@@ -53,6 +53,28 @@ def run(  # noqa: PLR0913 - one parameter for each option
             help="How many states of each training to keep in the store, for `reproduce --window`.",
         ),
     ] = 0,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Train in so many processes of this machine: one a GPU, or sharing the cores of the CPU.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|no|PATH",
+            help="Where an interrupted training goes on: its newest valid checkpoint, nowhere, or the one in a folder.",
+        ),
+    ] = "auto",
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(min=0, help="Longest time without a checkpoint; 0: only when interrupted."),
+    ] = 5.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the store has already, and stop.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the model that a recipe describes, or find it in the store."""
@@ -72,6 +94,8 @@ def run(  # noqa: PLR0913 - one parameter for each option
             trackers=tuple(tracker or ()),
             report=report,
             keep_states=keep_states,
+            resume=resume_from(resume),
+            checkpoint_seconds=60 * checkpoint_minutes or None,
         )
         execution = make(plan, runtime)
     failure: GateFailed | None = None
@@ -89,7 +113,19 @@ def run(  # noqa: PLR0913 - one parameter for each option
 
 @app.command()
 def check(
-    recipe: RecipeFile, changes: Changes = None, *, store: Store = None, as_json: AsJson = False
+    recipe: RecipeFile,
+    changes: Changes = None,
+    *,
+    without_weights: Annotated[
+        bool,
+        typer.Option(
+            "--without-weights",
+            help="Only estimate memory and disk, from configuration and headers: for models that do not fit here.",
+        ),
+    ] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Estimate for so many processes.")] = 1,
+    store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
     """Try a recipe without training: find everything it names, take one real step, estimate time and memory."""
     from reuselib.cli import estimate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from reuselib.adapter import Adapter, ModelRef
 from reuselib.measure.gates import Gate
@@ -41,6 +41,15 @@ class Runtime:
     takes about three times the room of what is trained."""
     protocol: Protocol | None = None
     """How times are taken; default: `reuselib.measure.latency.STANDARD`."""
+    resume: Literal["auto", "no"] | Path = "auto"
+    """Where a training that was interrupted goes on: at its newest checkpoint that is valid (`auto`), nowhere (`no`:
+    it begins anew), or at the checkpoint in a folder, which must be of this very step."""
+    checkpoint_seconds: float | None = 300.0
+    """How long a training goes on at most without a checkpoint; None for no checkpoints but when it is interrupted."""
+    keep_checkpoints: int = 2
+    """How many of a training stay in the store until its child is finished, the newest."""
+    cache_bytes: int = 8 * 2**30
+    """Room on disk for outputs of frozen blocks, which are computed once and used in every epoch."""
 
 
 def derive(  # noqa: PLR0913 - the fields of a recipe, and what does not change the child

@@ -59,6 +59,11 @@ class FitPlan:
     group_by_length: bool = True
     """Batch rows of like length together, shuffled anew each epoch: less padding, same rows."""
     early_stopping: EarlyStopping | None = None
+    frozen: Literal["train", "eval"] = "train"
+    """Mode of the blocks below the first that learns: `eval` has no dropout there, so that what they give is computed
+    once and used in every epoch."""
+    packing: bool = False
+    """Lay several short rows one after another where they would be padded; none of them sees another."""
 
 
 @dataclass(frozen=True)
