@@ -115,6 +115,13 @@ class Task(ABC):
     def collate(self, examples: Sequence[Mapping[str, Any]], processor: Processor) -> Batch:
         """Pad to the longest and stack. Inputs of the network and targets, by name."""
 
+    def pack(self, examples: Sequence[Mapping[str, Any]], processor: Processor) -> Batch | None:
+        """As `collate`, but with short examples one after another in one row, none of which sees another.
+
+        `predictions` then has the targets of the examples in the order in which they lie. None if the task cannot.
+        """
+        return None
+
     def length(self, example: Mapping[str, Any]) -> int:
         """What an example costs, for bucketing; 1 if all cost the same."""
         return 1

@@ -126,6 +126,14 @@ class CausalLM(Task):
         hidden = batch["attention_mask"] == 0
         return {**batch, "labels": batch["input_ids"].masked_fill(hidden, _IGNORED)}
 
+    def pack(self, examples: Sequence[Mapping[str, Any]], processor: Processor) -> Batch:
+        """Texts one after another in rows of at most `max_length` tokens.
+
+        Positions begin anew with each text, from which networks see where attention has to end (Krell et al., 2021,
+        https://arxiv.org/abs/2107.02027). The first token of a text is not predicted from the text before it.
+        """
+        return tokens.pack(examples, processor, self.max_length, ignored=_IGNORED)
+
     def length(self, example: Mapping[str, Any]) -> int:
         """Number of tokens."""
         return len(example["input_ids"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import SourceError
 from reuselib.tasks import pretrained
+from reuselib.training.packing import bins
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,6 +135,39 @@ def pad(
         )
     batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
     return batch
+
+
+def pack(
+    examples: Sequence[Mapping[str, Any]], tokenizer: Processor, capacity: int, *, ignored: int
+) -> Batch:
+    """Lay token arrays one after another in rows of at most `capacity`, which are then padded to the longest.
+
+    Without an attention mask: `position_ids` begin anew with each example, and each token of padding is an example of
+    its own.
+
+    Returns:
+        `input_ids`, `position_ids` and `labels`, int64: [rows, tokens]. `labels` is `ignored` for the first token of
+        each example and for padding.
+    """
+    import numpy as np
+    import torch
+
+    lengths = [len(example["input_ids"]) for example in examples]
+    rows = bins(lengths, capacity)
+    shape = (len(rows), max(sum(lengths[item] for item in row) for row in rows))
+    ids = np.full(shape, tokenizer.pad_token_id or 0, dtype=np.int64)
+    positions = np.zeros(shape, dtype=np.int64)
+    labels = np.full(shape, ignored, dtype=np.int64)
+    for at, row in enumerate(rows):
+        start = 0
+        for item in row:
+            end = start + lengths[item]
+            ids[at, start:end] = labels[at, start:end] = examples[item]["input_ids"]
+            positions[at, start:end] = np.arange(lengths[item])
+            labels[at, start] = ignored
+            start = end
+    arrays = {"input_ids": ids, "position_ids": positions, "labels": labels}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _fill(examples: Sequence[Mapping[str, Any]], name: str, mask: np.ndarray, value: int) -> Tensor:

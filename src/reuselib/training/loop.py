@@ -18,6 +18,7 @@ from reuselib.training.device import placed, target_device
 from reuselib.training.evaluate import evaluate
 from reuselib.training.job import FitResult, Job
 from reuselib.training.optimizer import adamw, clip, set_learning_rate
+from reuselib.training.packing import check_packing, laid_out
 from reuselib.training.plan import FitPlan
 from reuselib.training.precision import resolve
 from reuselib.training.replay import Stopped
@@ -55,6 +56,7 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
     from reuselib.training.dropout import swift_dropout
 
     check(plan, job.train, job.validation)
+    check_packing(module, plan, job)
     stages = Stages(module, job.groups, num_epochs(plan, len(job.train)))
     precision = resolve(plan.precision, target_device())
     with ExitStack() as stack:
@@ -189,7 +191,7 @@ class Loop:
         own = share(rows, self.accelerator.process_index, self.accelerator.num_processes)
         # Without a row of its own, a process still takes part in the exchange of gradients, with a weight of nought.
         mine = own or rows[:1]
-        batch = task.collate([self.job.train[row] for row in mine], processor)
+        batch = laid_out(self.plan, task, processor, [self.job.train[row] for row in mine])
         number = float(task.num_targets(batch)) if own else 0.0
         if self.job.attach is not None:
             batch = {**batch, **self.job.attach(mine)}
