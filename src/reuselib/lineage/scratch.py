@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from reuselib.lineage.locks import try_lock
+
 _ORPHAN_SECONDS = 3600
 """A lock without a folder may be about to get one; after an hour it will not."""
 
@@ -27,7 +29,7 @@ def scratch(parent: Path) -> Iterator[Path]:
     # The lock is held before the folder exists, so a folder whose lock is free belongs to nobody.
     descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        _acquire(descriptor)
+        try_lock(descriptor)
         folder.mkdir()
         yield folder
     finally:
@@ -52,7 +54,8 @@ def _sweep_one(lock: Path) -> bool:
         return False
     descriptor = os.open(lock, os.O_RDWR)
     try:
-        if not _acquire(descriptor):
+        # Without locks, as on some network disks, nothing can be known to be dead.
+        if not try_lock(descriptor):
             return False
         existed = folder.exists()
         shutil.rmtree(folder, ignore_errors=True)
@@ -60,23 +63,3 @@ def _sweep_one(lock: Path) -> bool:
         os.close(descriptor)
     lock.unlink(missing_ok=True)
     return existed
-
-
-def _acquire(descriptor: int) -> bool:
-    """Take the lock of an open file, if it is free."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        # Taken, or a network disk without locks; there nothing can be known to be dead.
-        return False
-    return True

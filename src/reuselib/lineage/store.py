@@ -1,9 +1,10 @@
 """The store: a local folder of children, so that what exists is not computed twice.
 
-`models/<derivation id>/` are children, `roots/` remembers bases by `dirHash`, `lessons/` keeps what
-teachers said, `states/<derivation id>/<step>/` what trainings were like on the way, `verdicts/` says
-which children missed a gate, `tmp/` is where all of these grow. A child appears by one rename, complete
-and on the disk, or not at all.
+`models/<derivation id>/` are children, `packed/` and `tensors/` those that nobody uses (see
+`lineage.packed`), `roots/` remembers bases by `dirHash`, `lessons/` keeps what teachers said,
+`states/<derivation id>/<step>/` what trainings were like on the way, `verdicts/` says which children
+missed a gate, `claims/` who makes which child now, `uses/` when each thing was last used, `tmp/` is
+where all of these grow. A child appears by one rename, complete and on the disk, or not at all.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from pathlib import Path
 
 from reuselib.errors import IntegrityError, StoreError
 from reuselib.lineage import canonical
+from reuselib.lineage.claims import Claims
 from reuselib.lineage.disk import explain, no_room, sync, sync_tree, write_file, writing
 from reuselib.lineage.manifest import MANIFEST
 from reuselib.lineage.output import deliver
+from reuselib.lineage.packed import FILES, unpack
 from reuselib.lineage.scratch import scratch, sweep
+from reuselib.lineage.uses import Uses
 from reuselib.places import cache_folder
 
 MIN_PREFIX = 8
 """Digits by which a child may be named, if they are unique."""
+_ID = "[0-9a-f]{64}"
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,14 @@ class Store:
     """A store at a path, which need not exist yet."""
 
     path: Path
+    quiet: bool = False
+    """Leave no notes: not where bases are, nor when children were used."""
 
     @classmethod
-    def default(cls, path: Path | str | None = None) -> Store:
+    def default(cls, path: Path | str | Store | None = None) -> Store:
         """The store at `path`, else at `REUSELIB_STORE`, else in the user's cache."""
+        if isinstance(path, Store):
+            return path
         chosen = path or os.environ.get("REUSELIB_STORE")
         return cls(Path(chosen).expanduser().absolute() if chosen else cache_folder())
 
@@ -45,28 +54,57 @@ class Store:
         Raises:
             StoreError: the store cannot be written.
         """
-        with writing(self.path), scratch(self._tmp) as folder:
+        with writing(self.path), scratch(self.tmp) as folder:
             write_file(folder / "probe", b"probe")
 
     def find(self, derivation_id: str) -> Path | None:
-        """The folder of a child, named by its id or by at least 8 first digits of it.
+        """The folder of a child, named by its id or by at least 8 first digits of it; unpacked if it is packed.
 
         Raises:
-            StoreError: the digits fit several children, or are no such digits.
+            StoreError: the digits fit several children, or are no such digits; or a packed child is damaged, or
+            there is no room for it.
         """
-        if not re.fullmatch(f"[0-9a-f]{{{MIN_PREFIX},64}}", derivation_id):
-            raise StoreError(
-                f"{derivation_id!r} names no child in the store",
-                expected=f"{MIN_PREFIX} to 64 hex digits of a derivation id",
-                fix=f"see the names in {self._models}",
-            )
-        found = [path for path in sorted(self._models.glob(f"{derivation_id}*")) if _is_child(path)]
-        if len(found) > 1:
-            raise StoreError(
-                f"{derivation_id} fits {len(found)} children: {', '.join(p.name for p in found)}",
-                fix="give more digits",
-            )
-        return found[0] if found else None
+        name = self._name(derivation_id)
+        return self._fetch(name) if name else None
+
+    def record(self, derivation_id: str) -> Path | None:
+        """A folder with everything of a child but, if it is packed, its weights; otherwise as `find`."""
+        name = self._name(derivation_id)
+        return self.records().get(name) if name else None
+
+    def records(self) -> dict[str, Path]:
+        """All children by id, each with the folder that `record` gives."""
+        packed = {path.parent.name: path for path in self.packed.glob(f"*/{FILES}")}
+        plain = {path.name: path for path in self.models.glob("*")}
+        found = packed | plain
+        return {name: found[name] for name in sorted(found) if _is_child(found[name])}
+
+    @contextmanager
+    def claim(
+        self,
+        derivation_id: str,
+        *,
+        needs: Sequence[str] = (),
+        waiting: Callable[[str], None] | None = None,
+    ) -> Iterator[bool]:
+        """Be the only one who makes a child, during the block. If another run makes it, this waits for that run.
+
+        So look the child up once more inside. A run that dies gives up its claim.
+
+        Args:
+            derivation_id: of the child.
+            needs: derivation ids and `dirHash`es of what must stay in the store meanwhile.
+            waiting: called once before waiting, with the other run in words.
+
+        Yields:
+            Whether another run had the claim first.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        self._check_digest(derivation_id)
+        with self.claims.hold(derivation_id, needs, waiting) as waited:
+            yield waited
 
     @contextmanager
     def fill(self, derivation_id: str) -> Iterator[Path]:
@@ -79,7 +117,7 @@ class Store:
             StoreError: the store cannot be written, or the disk is full.
         """
         self._check_digest(derivation_id)
-        with self._growing(self._models / derivation_id, _is_child) as folder:
+        with self.growing(self.models / derivation_id, _is_child) as folder:
             yield folder
 
     def export(self, derivation_id: str, output: Path, *, overwrite: bool = False) -> Path:
@@ -100,30 +138,39 @@ class Store:
     def locate(self, dir_hash: str) -> Path | None:
         """Where a base was last seen. That may have changed since: check its digest."""
         self._check_digest(dir_hash)
-        if (kept := self._roots / dir_hash).is_dir():
+        if (kept := self.roots / dir_hash).is_dir():
+            if not self.quiet:
+                self.uses.note(dir_hash, kept)
             return kept
         try:
-            note = canonical.loads((self._roots / f"{dir_hash}.json").read_bytes())
+            note = canonical.loads((self.roots / f"{dir_hash}.json").read_bytes())
         except (OSError, IntegrityError):
             return (
                 None  # Never seen, or a damaged note, which is the same: it will be written again.
             )
         path = note.get("path") if isinstance(note, dict) else None
-        return Path(path) if isinstance(path, str) and Path(path).is_dir() else None
+        if not isinstance(path, str):
+            return None
+        if Path(path).parent.name == self.models.name and re.fullmatch(_ID, Path(path).name):
+            # a child, perhaps packed by now, or of a store that has moved
+            return self._fetch(Path(path).name) or (Path(path) if Path(path).is_dir() else None)
+        return Path(path) if Path(path).is_dir() else None
 
     def remember_root(self, dir_hash: str, path: Path) -> None:
         """Note where a base is."""
         self._check_digest(dir_hash)
-        with writing(self._roots):
-            self._roots.mkdir(parents=True, exist_ok=True)
+        if self.quiet:
+            return
+        with writing(self.roots):
+            self.roots.mkdir(parents=True, exist_ok=True)
         note = canonical.dumps({"path": str(path.absolute())})
-        write_file(self._roots / f"{dir_hash}.json", note)
+        write_file(self.roots / f"{dir_hash}.json", note)
 
     @contextmanager
     def keep_root(self, dir_hash: str) -> Iterator[Path]:
         """As `fill`, for a base that is in no folder of its own, such as a module from Python."""
         self._check_digest(dir_hash)
-        with self._growing(self._roots / dir_hash, Path.is_dir) as folder:
+        with self.growing(self.roots / dir_hash, Path.is_dir) as folder:
             yield folder
 
     def lesson(self, key: str) -> Path:
@@ -134,7 +181,7 @@ class Store:
     @contextmanager
     def keep_lesson(self, key: str, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
         """As `fill`, for what a teacher said; what is there already stays only if it `is_whole`."""
-        with self._growing(self.lesson(key), is_whole) as folder:
+        with self.growing(self.lesson(key), is_whole) as folder:
             yield folder
 
     def state(self, derivation_id: str, step: int) -> Path:
@@ -145,7 +192,7 @@ class Store:
     @contextmanager
     def keep_state(self, derivation_id: str, step: int) -> Iterator[Path]:
         """As `fill`, for the state of a training; what another run left there is replaced."""
-        with self._growing(self.state(derivation_id, step), lambda _: False) as folder:
+        with self.growing(self.state(derivation_id, step), lambda _: False) as folder:
             yield folder
 
     def mark_failed(self, derivation_id: str, failures: Sequence[str]) -> None:
@@ -174,30 +221,90 @@ class Store:
         return self.path / "verdicts"
 
     @property
-    def _models(self) -> Path:
+    def models(self) -> Path:
+        """Folder of the children that can be loaded as they are."""
         return self.path / "models"
 
     @property
-    def _roots(self) -> Path:
+    def packed(self) -> Path:
+        """Folder of those that are packed."""
+        return self.path / "packed"
+
+    @property
+    def tensors(self) -> Path:
+        """Folder of what these share."""
+        return self.path / "tensors"
+
+    @property
+    def roots(self) -> Path:
+        """Folder of bases, and of notes where others are."""
         return self.path / "roots"
 
     @property
-    def _tmp(self) -> Path:
+    def tmp(self) -> Path:
+        """Folder of what is not finished."""
         return self.path / "tmp"
+
+    @property
+    def claims(self) -> Claims:
+        """Who makes what now."""
+        return Claims(self.path / "claims")
+
+    @property
+    def uses(self) -> Uses:
+        """When what was used."""
+        return Uses(self.path / "uses")
+
+    def _name(self, derivation_id: str) -> str | None:
+        """The whole id of a child."""
+        if not re.fullmatch(f"[0-9a-f]{{{MIN_PREFIX},64}}", derivation_id):
+            raise StoreError(
+                f"{derivation_id!r} names no child in the store",
+                expected=f"{MIN_PREFIX} to 64 hex digits of a derivation id",
+                fix=f"see the names in {self.models}",
+            )
+        plain = [path for path in self.models.glob(f"{derivation_id}*") if _is_child(path)]
+        found = {path.name for path in (*plain, *self.packed.glob(f"{derivation_id}*"))}
+        if len(found) > 1:
+            raise StoreError(
+                f"{derivation_id} fits {len(found)} children: {', '.join(sorted(found))}",
+                fix="give more digits",
+            )
+        return next(iter(found), None)
+
+    def _fetch(self, name: str) -> Path | None:
+        """A child by its whole id, to be used: unpacked if need be, and noted."""
+        folder, packed = self.models / name, self.packed / name
+        while _is_child(folder) or packed.is_dir():
+            if not _is_child(folder):
+                self._unpack(name)
+            elif self.quiet or self.uses.note(name, folder):
+                return folder
+        return None
+
+    def _unpack(self, name: str) -> None:
+        """Make a packed child one that can be loaded, unless it is taken away meanwhile."""
+        packed = self.packed / name
+        try:
+            with self.growing(self.models / name, _is_child) as folder, writing(self.path):
+                unpack(packed, self.tensors, folder)
+        except StoreError:
+            if packed.is_dir():
+                raise
 
     def _check_digest(self, digest: str) -> None:
         # It becomes a file name, so it must not be able to leave the store.
-        if not re.fullmatch("[0-9a-f]{64}", digest):
+        if not re.fullmatch(_ID, digest):
             raise StoreError(f"{digest!r} is not a digest", expected="64 lower-case hex digits")
 
     @contextmanager
-    def _growing(self, target: Path, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
-        """A folder in `tmp` that becomes `target` once the block is done."""
+    def growing(self, target: Path, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
+        """A folder in `tmp` that becomes `target` once the block is done; what is there stays if it `is_whole`."""
         with ExitStack() as stack:
             with writing(self.path):
-                sweep(self._tmp)
+                sweep(self.tmp)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                outer = stack.enter_context(scratch(self._tmp))
+                outer = stack.enter_context(scratch(self.tmp))
                 folder = outer / "new"
                 folder.mkdir()
             with _explaining_full_disk(self.path):
