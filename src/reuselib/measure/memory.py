@@ -1,4 +1,4 @@
-"""The most memory that something took."""
+"""How much memory there is, how much this process holds, and the most that something took."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+_PROC = Path("/proc")
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
 
@@ -54,15 +56,78 @@ def peak_so_far() -> int | None:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    try:
-        told = re.search(r"^VmHWM:\s*(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
-    except OSError:
-        told = None
-    if told:
-        return int(told[1]) * 1024
+    told = _field(_STATUS, "VmHWM")
+    if told is not None:
+        return told
     if sys.platform == "win32":
         return None
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere else
+
+
+def resident() -> int:
+    """What this process holds in memory now, files that it has mapped included; 0 where the system does not tell."""
+    return _field(_STATUS, "VmRSS") or 0
+
+
+def available() -> int | None:
+    """How much more memory this process could take without swapping; None where the system does not tell.
+
+    The least of what the machine has free, what its control groups leave (cgroup v1 and v2), and its own limits.
+    """
+    rooms = [_field(_PROC / "meminfo", "MemAvailable"), *_control_group_rooms(), *_own_rooms()]
+    known = [room for room in rooms if room is not None]
+    return max(0, min(known)) if known else None
+
+
+def _field(path: Path, name: str) -> int | None:
+    """A figure that a file of the system gives in kilobytes."""
+    try:
+        told = re.search(rf"^{name}:\s*(\d+) kB$", path.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(told[1]) * 1024 if told else None
+
+
+def _control_group_rooms() -> Iterator[int]:
+    """What each group that this process is in still leaves; files that could be let go of do not count as taken."""
+    try:
+        lines = (_PROC / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers in ("", "memory"):
+            top = _CONTROL_GROUPS / controllers
+            names = ("memory.max", "memory.current", "inactive_file")
+            if controllers:
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            inner = top / place.lstrip("/")
+            for folder in (inner, *inner.parents):
+                if folder.is_relative_to(top):
+                    yield from _room_in(folder, *names)
+
+
+def _room_in(folder: Path, limit: str, usage: str, droppable: str) -> Iterator[int]:
+    try:
+        most, taken = ((folder / name).read_text().strip() for name in (limit, usage))
+        told = re.search(rf"^{droppable} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+    except OSError:
+        return
+    if most.isdigit():  # else it says `max`
+        yield int(most) - int(taken) + (int(told[1]) if told else 0)
+
+
+def _own_rooms() -> Iterator[int]:
+    """What the limits of the process leave, see setrlimit(2)."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    for kind, name in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        limit = resource.getrlimit(kind)[0]
+        taken = _field(_STATUS, name)
+        if limit != resource.RLIM_INFINITY and taken is not None:
+            yield limit - taken
