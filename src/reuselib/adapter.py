@@ -277,6 +277,14 @@ class Adapter(ABC):
     def adapt(self, module: nn.Module, run: Run) -> Adapted:
         """Change `module`, which you own, and hand back the one to keep."""
 
+    def outline(self, module: nn.Module, run: Run) -> Adapted:
+        """What `adapt` hands back, of a network without weights: parameters on the meta device, which have shapes only.
+
+        From this, memory and disk are estimated before anything is read. By default `adapt` itself, with a `run` that
+        trains nothing; override it if `adapt` looks at weights.
+        """
+        return self.adapt(module, run)
+
     def rebuild(self, module: nn.Module, structure: Json) -> nn.Module:
         """Redo the structural part only; the caller then loads the weights."""
         return module

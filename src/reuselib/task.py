@@ -93,6 +93,16 @@ class Task(ABC):
     def skeleton(self, folder: Path) -> nn.Module:
         """The network that the folder's configuration describes, without its weights: where `rebuild` starts."""
 
+    def sketch(self, folder: Path) -> Loaded:
+        """The network without memory for its weights (parameters on the meta device), and its processor.
+
+        From the configuration alone; `fresh` is left empty.
+        """
+        import torch
+
+        with torch.device("meta"):
+            return Loaded(self.skeleton(folder), self.processor(folder))
+
     def processor(self, folder: Path) -> Processor:
         """The processor alone, for a network that is rebuilt from its skeleton; None if the task has none."""
         return None

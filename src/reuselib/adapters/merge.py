@@ -86,6 +86,10 @@ class Merge(Adapter):
         """Return the dense module."""
         return self._average(module, run) if self.models else self._fold(module, run)
 
+    def outline(self, module: nn.Module, run: Run) -> Adapted:
+        """See `Adapter.outline`."""
+        return Adapted(module if self.models else cast("Any", module).merge_and_unload())
+
     def _fold(self, module: nn.Module, run: Run) -> Adapted:
         from peft.tuners.lora import LoraLayer
 

@@ -144,6 +144,13 @@ class Prune(Adapter):
         stock = stating.resize(module, plan)
         return Adapted(module, record.to_json(), stock, byproducts=measured)
 
+    def outline(self, module: nn.Module, run: Run) -> Adapted:
+        """See `Adapter.outline`; by chance and in equal shares, which leaves about as much whatever matters."""
+        if self.importance in NEED_ROWS or self.scope == "sensitivity":
+            run.batches(self.calibration.num_rows, batch_size=self.calibration.batch_size)
+        plain = replace(self, scope="uniform", importance="random", calibration=Calibration())
+        return plain.adapt(module, run)
+
     def rebuild(self, module: nn.Module, structure: Json) -> nn.Module:
         """The same cut of a network with any weights."""
         from reuselib.network import cutting

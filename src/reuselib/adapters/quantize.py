@@ -188,6 +188,25 @@ class Quantize(Adapter):
         changes: dict[str, Json] = {} if self.method == "rtn" else dict(solved.changes)
         return {"factored": as_json(solved.factored), "changes": changes}
 
+    def outline(self, module: nn.Module, run: Run) -> Adapted:
+        """See `Adapter.outline`; the layers are chosen as by `adapt`, and replaced by empty ones."""
+        if self.scheme in HALF:
+            return Adapted(module, stock=True, dtype=HALF[self.scheme])
+        from reuselib.quantization.replacing import token_tables
+
+        named = self._chosen(module, run.task.head(module))
+        structure: Json = {
+            "new": [],
+            "layers": dict(named),
+            "tables": [list(each) for each in token_tables(module)] if self.embeddings else [],
+            "transposed": [],
+        }
+        if self._looks_at_data:
+            run.batches(self.calibration.num_rows, batch_size=self.calibration.batch_size)
+        if self.fit is not None:
+            self._train(module, run, {name: self._scheme(kind) for name, kind in named.items()})
+        return Adapted(self.rebuild(module, structure), structure=structure)
+
     def rebuild(self, module: nn.Module, structure: Json) -> nn.Module:
         """Put empty quantized layers where they were."""
         from reuselib.quantization.replacing import replace_linear, replace_table

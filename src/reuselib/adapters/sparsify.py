@@ -94,6 +94,12 @@ class Sparsify(Adapter):
         metrics = {"num_zeros": float(num_zero), "sparsity": num_zero / num_weights}
         return Adapted(module, structure=structure, metrics=metrics)
 
+    def outline(self, module: nn.Module, run: Run) -> Adapted:
+        """See `Adapter.outline`; zeros take as much room as other numbers."""
+        if self.method != "magnitude":
+            run.batches(self.calibration.num_rows, batch_size=self.calibration.batch_size)
+        return Adapted(module)
+
     def _smallest(self, matrix: Tensor) -> Tensor:
         """What to zero of a matrix by its weights alone: [out, in] (bool)."""
         from reuselib.pruning.masks import num_zeros, smallest, smallest_of_each

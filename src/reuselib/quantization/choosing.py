@@ -101,7 +101,8 @@ def _named(
 
 
 def _require_finite(name: str, layer: Any) -> None:
-    if not layer.weight.isfinite().all():
+    # a network without weights is only looked at, see `Adapter.outline`
+    if not layer.weight.is_meta and not layer.weight.isfinite().all():
         raise IncompatibleStep(
             f"the weight of {name} holds NaN or infinite values",
             expected="finite weights",

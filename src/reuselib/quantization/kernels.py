@@ -210,10 +210,19 @@ class Torchao:
         return torch.nn.functional.linear(inputs, self.weight, self.bias)
 
 
+def kept_bytes(layer: IntegerLinear) -> int:
+    """What this machine's kernel keeps in memory of a layer besides its tensors: packed integers, or restored weights.
+
+    Of a layer on the meta device, as it would be on a CPU.
+    """
+    number = layer.in_features * layer.out_features
+    return number if layer.scheme.activations is not None and _has_fbgemm(layer) else 4 * number
+
+
 def _has_fbgemm(layer: IntegerLinear) -> bool:
     import torch
 
-    on_cpu = layer.weight_scale.device.type == "cpu"
+    on_cpu = layer.weight_scale.device.type in ("cpu", "meta")
     return on_cpu and "fbgemm" in torch.backends.quantized.supported_engines
 
 

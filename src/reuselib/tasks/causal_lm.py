@@ -74,6 +74,12 @@ class CausalLM(Task):
 
         return pretrained.skeleton(AutoModelForCausalLM, pretrained.read_config(folder))
 
+    def sketch(self, folder: Path) -> Loaded:
+        """See `Task.sketch`; the tokenizer gives what the network takes."""
+        loaded = super().sketch(folder)
+        tokens.fit_to_network(loaded.processor, loaded.module)
+        return loaded
+
     def processor(self, folder: Path) -> Processor:
         """The folder's tokenizer."""
         config = pretrained.read_config(folder)

@@ -129,6 +129,13 @@ class TextClassification(Task):
         self._describe(config)
         return pretrained.skeleton(AutoModelForSequenceClassification, config)
 
+    def sketch(self, folder: Path) -> Loaded:
+        """See `Task.sketch`; the tokenizer gives what the network takes."""
+        loaded = super().sketch(folder)
+        tokens.fit_to_network(loaded.processor, loaded.module)
+        tokens.fit_for_padding(loaded.processor, loaded.module)
+        return loaded
+
     def processor(self, folder: Path) -> Processor:
         """The folder's tokenizer."""
         config = pretrained.read_config(folder)
