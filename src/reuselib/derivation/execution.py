@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter
+from reuselib.derivation.claiming import claimed
 from reuselib.derivation.judging import pass_gates
 from reuselib.derivation.link import Link
 from reuselib.derivation.measuring import Gauge
@@ -118,11 +119,28 @@ def _holds(output: Path, manifest: Manifest) -> bool:
     return (output / MANIFEST).exists() and verify(output).ok and Manifest.read(output) == manifest
 
 
-def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child], Opened]:
-    """Compute the steps after those that are done."""
+def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child], Opened | None]:
+    """Compute the steps after those that are done; the network is that of the last one, if it was made here."""
+    made: list[Child] = []
+    gauge: Gauge | None = None
+    opened: Opened | None = None
+    parent = as_parent(done[-1].folder, done[-1].manifest) if done else plan.base
+    for index in range(len(done), len(plan.steps)):
+        adapter = plan.steps[index]
+        if gauge is None or opened is None:
+            gauge, opened = _begin(plan, parent, runtime)
+        report = _labelled(runtime.report, f"[{index + 1}/{len(plan.steps)}] {adapter.kind}")
+        session = replace(gauge.session, report=report, settled={}, trails=[])
+        child, opened = _step(gauge, Link(plan, adapter, parent), opened, session)
+        made.append(child)
+        parent = as_parent(child.folder, child.manifest)
+    return made, opened
+
+
+def _begin(plan: Plan, parent: Pinned, runtime: Runtime) -> tuple[Gauge, Opened]:
+    """The model that the next step starts from, and what measures it."""
     from reuselib.derivation.session import begin
 
-    parent = as_parent(done[-1].folder, done[-1].manifest) if done else plan.base
     opened, session = begin(plan, parent.folder)
     session = replace(
         session,
@@ -130,27 +148,24 @@ def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child],
         logging_dir=runtime.logging_dir,
         num_states=runtime.keep_states,
     )
-    gauge = Gauge(plan, session, runtime.protocol)
-    made: list[Child] = []
-    for index in range(len(done), len(plan.steps)):
-        adapter = plan.steps[index]
-        report = _labelled(runtime.report, f"[{index + 1}/{len(plan.steps)}] {adapter.kind}")
-        child, opened = _step(
-            gauge, adapter, parent, opened, replace(session, report=report, settled={}, trails=[])
-        )
-        made.append(child)
-        parent = as_parent(child.folder, child.manifest)
-    return made, opened
+    return Gauge(plan, session, runtime.protocol), opened
 
 
 def _step(
-    gauge: Gauge, adapter: Adapter, parent: Pinned, opened: Opened, session: Session
-) -> tuple[Child, Opened]:
+    gauge: Gauge, link: Link, opened: Opened, session: Session
+) -> tuple[Child, Opened | None]:
+    """Compute one child, unless another run on the store does; then share that one, which is in no memory here."""
+    with claimed(link, session.report) as finished:
+        if finished is not None:
+            return Child(link.adapter, finished, Manifest.read(finished), reused=True), None
+        return _compute(gauge, link, opened, session)
+
+
+def _compute(gauge: Gauge, link: Link, opened: Opened, session: Session) -> tuple[Child, Opened]:
     """Compute one child in a temporary folder, which becomes the child only when it is complete."""
     from reuselib.derivation.step import perform
 
-    plan = gauge.plan
-    link = Link(plan, adapter, parent)
+    plan, adapter, parent = gauge.plan, link.adapter, link.parent
     session = link.session(session, opened.form)
     gauge.before(parent, opened.module)
     with plan.store.fill(link.derivation_id) as growing:

@@ -72,15 +72,7 @@ class Plan:
             folder = self.store.find(self.id(adapter, parent))
             if folder is None:
                 break
-            report = verify(folder)
-            if not report.ok:
-                problem = report.problems[0]
-                raise StoreError(
-                    f"the stored child {folder.name[:12]} is damaged: {problem}",
-                    expected="a child whose bytes match its manifest",
-                    fix=f"remove {folder} and run again; it will be computed anew",
-                )
-            found.append(folder)
+            found.append(intact(folder))
             parent = as_parent(folder, Manifest.read(folder))
         return tuple(found)
 
@@ -136,6 +128,22 @@ def _refuse_gates(gates: Sequence[Gate], task: Task, *, has_rows: bool) -> None:
     ]
     if problems:
         raise RecipeError(problems)
+
+
+def intact(folder: Path) -> Path:
+    """A child in the store, if it is what its manifest says.
+
+    Raises:
+        StoreError: it is not.
+    """
+    report = verify(folder)
+    if not report.ok:
+        raise StoreError(
+            f"the stored child {folder.name[:12]} is damaged: {report.problems[0]}",
+            expected="a child whose bytes match its manifest",
+            fix=f"remove {folder} and run again; it will be computed anew",
+        )
+    return folder
 
 
 def check_order(steps: Sequence[Adapter], form: str) -> tuple[str, ...]:
