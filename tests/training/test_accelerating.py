@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -56,12 +58,42 @@ def test_the_environments_accumulation_is_not_applied_twice(
 
 def test_a_sharding_setup_is_refused_in_words() -> None:
     Accelerator(cpu=True)
-    AcceleratorState._shared_state["distributed_type"] = DistributedType.FSDP
+    AcceleratorState._shared_state["distributed_type"] = DistributedType.DEEPSPEED
 
-    with pytest.raises(TrainingError, match="set up for FSDP"), opened("fp32"):
+    with pytest.raises(TrainingError, match="set up for DEEPSPEED"), opened("fp32"):
         pass
 
-    assert AcceleratorState._shared_state["distributed_type"] is DistributedType.FSDP
+    assert AcceleratorState._shared_state["distributed_type"] is DistributedType.DEEPSPEED
+
+
+@pytest.mark.parametrize(
+    ("configured", "words"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "accelerate to-fsdp2"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "FSDP version 1"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed.*fsdp_version: 2"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron"),
+        (
+            {
+                "ACCELERATE_USE_FSDP": "true",
+                "FSDP_VERSION": "2",
+                "ACCELERATE_USE_PARALLELISM_CONFIG": "true",
+            },
+            "parallelism over tensors",
+        ),
+    ],
+)
+def test_a_configuration_that_is_not_trained_with_is_refused_before_accelerate_sees_it(
+    monkeypatch: pytest.MonkeyPatch, configured: dict[str, str], words: str
+) -> None:
+    for name, value in configured.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(TrainingError) as refused, opened("fp32"):
+        pass
+
+    assert re.search(words, str(refused.value), re.DOTALL)
+    assert [dict(state._shared_state) for state in STATES] == [{}, {}, {}]
 
 
 def test_unknown_and_missing_trackers_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import nn
 
-SUPPORTED = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU")
+SUPPORTED = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "FSDP")
+OTHER_SETUPS = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism over tensors, contexts or replicas",
+}
+"""By variable that `accelerate launch` sets: what it stands for."""
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -29,7 +36,8 @@ def opened(
     the caller's choice of device and processes is respected.
 
     Raises:
-        TrainingError: the caller's state shards the model (FSDP, DeepSpeed, ...), or a tracker is unknown.
+        TrainingError: the caller's state or configuration divides the model in a way that this loop does not train
+            (DeepSpeed, Megatron, tensors or contexts in parts, FSDP before version 2), or a tracker is unknown.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -40,7 +48,9 @@ def opened(
         (state._shared_state, dict(state._shared_state))
         for state in (AcceleratorState, GradientState, PartialState)
     ]
-    _refuse_sharding(kept[0][1].get("distributed_type") or kept[2][1].get("distributed_type"))
+    refuse_other_setups()
+    _refuse(kept[0][1].get("distributed_type") or kept[2][1].get("distributed_type"))
+    plugin = kept[0][1].get("fsdp_plugin")
     AcceleratorState._shared_state.clear()
     GradientState._shared_state.clear()
     try:
@@ -48,11 +58,12 @@ def opened(
             mixed_precision=MIXED[precision],
             # Passed as a plug-in, because a plain number is overruled by the environment.
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            fsdp_plugin=plugin,
             log_with=list(trackers) or None,
             project_dir=logging_dir,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
-        _refuse_sharding(accelerator.distributed_type)
+        _refuse(accelerator.distributed_type)
         yield accelerator
         for tracker in accelerator.trackers:
             tracker.finish()
@@ -78,6 +89,15 @@ def prepared(accelerator: Accelerator, module: nn.Module) -> Iterator[nn.Module]
         module.__dict__.update(before)
 
 
+def everyones(own: Sequence[Any]) -> list[Any]:
+    """What the processes have, one after another in order of their ranks; each must ask at the same place."""
+    import torch.distributed as dist
+
+    shares: list[Sequence[Any]] = [()] * dist.get_world_size()
+    dist.all_gather_object(shares, list(own))
+    return [each for share in shares for each in share]
+
+
 def settings(plan: FitPlan) -> dict[str, int | float | str | bool]:
     """A plan as flat values, as trackers want them."""
     return dict(_flat(asdict(plan)))
@@ -92,14 +112,36 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value if plain else str(value)
 
 
-def _refuse_sharding(kind: object) -> None:
+def refuse_other_setups(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse what `accelerate launch` was configured to do and this loop does not do.
+
+    Raises:
+        TrainingError: the configuration names DeepSpeed, Megatron, FSDP version 1, or a division of tensors.
+    """
+    for flag, name in OTHER_SETUPS.items():
+        if environment.get(flag, "").lower() == "true":
+            _refuse_named(name)
+    sharded = environment.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if sharded and environment.get("FSDP_VERSION", "1") != "2":
+        raise TrainingError(
+            "the accelerate configuration asks for FSDP version 1",
+            expected="`fsdp_version: 2`",
+            fix="convert it with `accelerate to-fsdp2 --config_file <file> --output_file <new file>`",
+        )
+
+
+def _refuse(kind: object) -> None:
     name = getattr(kind, "name", "NO")
     if name not in SUPPORTED:
-        raise TrainingError(
-            f"accelerate is set up for {name}, which this loop does not train with yet",
-            expected="one process, or several with a whole copy of the model each",
-            fix="launch without FSDP, DeepSpeed or Megatron",
-        )
+        _refuse_named(name)
+
+
+def _refuse_named(name: str) -> None:
+    raise TrainingError(
+        f"accelerate is set up for {name}, which this loop does not train with",
+        expected="one process, several with a whole copy of the model each, or FSDP version 2",
+        fix="to spread a model over processes, use an accelerate configuration with `fsdp_version: 2`",
+    )
 
 
 def _check_trackers(trackers: Sequence[str]) -> None:

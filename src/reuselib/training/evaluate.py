@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from reuselib.errors import DataError
 from reuselib.training.batching import costs
 from reuselib.training.device import placed, target_device
+from reuselib.training.sharding import is_sharded, looking
 from reuselib.training.threads import all_cores
 
 if TYPE_CHECKING:
@@ -37,14 +38,19 @@ def observe(
         order.sort(key=lambda row: -lengths[row])  # like lengths together, the largest batch first
     rank, world_size = _place_in_world()
     # Whole batches are dealt out, so that a row's padding is the same for any number of processes.
-    mine = _cut(order, batch_size)[rank::world_size]
+    cuts = _cut(order, batch_size)
+    mine = cuts[rank::world_size]
     rows = [row for batch in mine for row in batch]
     parts: list[Mapping[str, Tensor]] = []
-    with quiet(module) as device, torch.inference_mode():
+    with quiet(module) as device, looking(module):
         for batch in _collated(examples, mine, task, processor):
             batch = moved(batch, device)
             observed = task.observe(task.forward(module, batch), batch)
             parts.append({name: value.cpu() for name, value in observed.items()})
+        if is_sharded(module):  # it only runs if all processes run it
+            idle = -(-len(cuts) // world_size) - len(mine)
+            for batch in _collated(examples, [cuts[0][:1]] * idle, task, processor):
+                task.forward(module, moved(batch, device))
     shares = _exchanged((rows, parts), world_size)
     every = [part for _, parts in shares for part in parts]
     back = torch.tensor([row for rows, _ in shares for row in rows]).argsort()

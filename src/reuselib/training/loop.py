@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from reuselib.errors import TrainingError
 from reuselib.progress import Progress
-from reuselib.training.accelerating import opened, prepared, settings
+from reuselib.training.accelerating import everyones, opened, prepared, settings
 from reuselib.training.batching import costs, micro_batches, plan_batches, share
 from reuselib.training.checks import check, num_epochs, num_micro_rows, num_steps
 from reuselib.training.device import placed, target_device
@@ -25,6 +25,7 @@ from reuselib.training.replay import Stopped
 from reuselib.training.resuming import capture, resume
 from reuselib.training.schedule import factor
 from reuselib.training.seeds import seeded
+from reuselib.training.sharding import asked_for, is_sharded, local, sharded
 from reuselib.training.stages import Stages
 from reuselib.training.stopping import Best
 from reuselib.training.threads import all_cores
@@ -62,11 +63,16 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
     with ExitStack() as stack:
         threads = stack.enter_context(all_cores())
         accelerator = stack.enter_context(opened(precision, job.trackers, job.logging_dir))
-        stack.enter_context(placed(module, accelerator.device))
         stack.enter_context(stages.learning())
-        stack.enter_context(zeros_kept(module, job.sparse))
         stack.enter_context(seeded(job.seed, accelerator.process_index))
-        wrapped = stack.enter_context(prepared(accelerator, module))
+        how = asked_for(accelerator)
+        if how is None:
+            stack.enter_context(placed(module, accelerator.device))
+            wrapped = stack.enter_context(prepared(accelerator, module))
+        else:
+            head = job.task.head(module)
+            wrapped = stack.enter_context(sharded(accelerator, module, head, how))
+        stack.enter_context(zeros_kept(module, job.sparse))
         if job.trackers:
             accelerator.init_trackers("reuselib", config=settings(plan))
         stack.enter_context(swift_dropout(accelerator.device))
@@ -77,9 +83,13 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
             "device": accelerator.device.type,
             "num_processes": accelerator.num_processes,
             "num_threads": threads,
+            **({} if how is None else {"sharding": how.kind}),
         }
         metrics, trail = loop.run()
         spent = loop.recorder.seconds if loop.recorder is not None else 0.0
+        if not accelerator.is_main_process:
+            trail = None  # where shares are gathered, every process takes part in it
+        loop.optimizer.optimizer.state.clear()  # before whole weights are put in the place of shares
         return FitResult(metrics, facts, trail, spent)
 
 
@@ -242,19 +252,29 @@ class Loop:
 
     def _check_weights(self) -> None:
         """The last step is followed by no loss that would show that it broke the weights."""
-        for name, parameter in self.module.named_parameters():
-            if parameter.requires_grad and not parameter.isfinite().all():
-                raise TrainingError(
-                    f"parameter '{name}' is not finite after optimizer step {self.step - 1}",
-                    fix="lower `learning_rate`, or clip with `max_grad_norm`",
-                )
+        broken = [
+            name
+            for name, parameter in self.module.named_parameters()
+            if parameter.requires_grad and not local(parameter).isfinite().all()
+        ]
+        if is_sharded(self.module):
+            broken = everyones(broken)
+        if broken:
+            raise TrainingError(
+                f"parameter '{broken[0]}' is not finite after optimizer step {self.step - 1}",
+                fix="lower `learning_rate`, or clip with `max_grad_norm`",
+            )
 
     def _recorder(self) -> Recorder | None:
-        if not (self.job.trail and self.accelerator.is_main_process):
+        shares = is_sharded(self.module)
+        if not (self.job.trail and (self.accelerator.is_main_process or shares)):
             return None
         replay, total = self.job.replay, num_steps(self.plan, len(self.job.train))
         known = {} if replay is None else {"at": replay.trail.steps, "every": replay.trail.every}
-        return Recorder(self.module, tuple(self.stages.opens), total, len(self.job.train), **known)
+        agree = (lambda every: everyones([every])[0]) if shares else None
+        return Recorder(
+            self.module, tuple(self.stages.opens), total, len(self.job.train), agree=agree, **known
+        )
 
     def _keep(self, total: int) -> str:
         """Keep the state if it is time to; its digest."""
@@ -288,7 +308,8 @@ class Loop:
     @contextmanager
     def _synchronised(self, now: bool) -> Iterator[None]:
         """Exchange gradients between processes in this backward pass, or leave it to a later one."""
-        if now or not self._many:
+        # A gradient that is not exchanged stays whole in each process, which shares are there to avoid.
+        if now or not self._many or is_sharded(self.module):
             yield
         else:
             with self.accelerator.no_sync(self.wrapped):

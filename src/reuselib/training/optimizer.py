@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from reuselib.training.plan import FitPlan, ParameterGroup
+from reuselib.training.sharding import local, total_norm
 
 if TYPE_CHECKING:
     import torch
@@ -56,8 +57,8 @@ def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scale the gradient down to `max_norm` if it is longer; return its norm before."""
     import torch
 
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients, foreach=None)
+    found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients, norm = [local(gradient) for gradient in found], total_norm(found)
     scale = max_norm / (norm + 1e-6)
     # Reading a number costs nothing on a CPU and spares a pass over the gradient; elsewhere it would wait.
     if norm.device.type != "cpu" or not scale >= 1.0:

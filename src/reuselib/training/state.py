@@ -19,6 +19,7 @@ from reuselib.lineage.digest import file_sha256
 from reuselib.lineage.disk import writing
 from reuselib.lineage.reading import Fields
 from reuselib.lineage.tensors import Tensors, save_tensors
+from reuselib.training.sharding import cut_like, whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -112,7 +113,7 @@ def restore_weights(state: State, module: nn.Module, learned: Sequence[str]) -> 
         raise _bad(f"it is the state of another network: {odd}")
     with torch.no_grad():
         for name, value in own.items():
-            value.copy_(kept[name])
+            value.copy_(cut_like(kept[name], value))
 
 
 def restore_optimizer(
@@ -129,7 +130,8 @@ def restore_optimizer(
         # a step count lies where a fused optimizer needs it, else always on the CPU
         fused = bool(optimizer.param_groups[0].get("fused"))
         device = parameter.device if value.ndim or fused else "cpu"
-        optimizer.state[parameter][key] = value.to(device, copy=True)
+        copy = value.to(device, copy=True)
+        optimizer.state[parameter][key] = cut_like(copy, parameter) if value.ndim else copy
 
 
 def random_state() -> tuple[dict[str, Tensor], dict[str, Json]]:
@@ -241,6 +243,6 @@ def _bad(why: str) -> IntegrityError:
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Copies of tensors on the CPU, under names that begin with `<prefix>.`."""
+    """Copies of tensors on the CPU, whole, under names that begin with `<prefix>.`."""
     for name, value in tensors.items():
-        yield f"{prefix}.{name}", value.detach().cpu().clone()
+        yield f"{prefix}.{name}", whole(value.detach()).cpu().clone()

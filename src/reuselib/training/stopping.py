@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from reuselib.errors import TrainingError
 from reuselib.training.plan import EarlyStopping
+from reuselib.training.sharding import cut_like
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,7 +67,7 @@ class Best:
 
         with torch.no_grad():
             for name, value in _moving(module).items():
-                value.copy_(self.weights[name])
+                value.copy_(cut_like(self.weights[name], value))
 
     def _gain(self, value: float, than: float) -> float:
         if math.isnan(than):

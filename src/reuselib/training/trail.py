@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from reuselib.lineage.hashing import sha256_memory
 from reuselib.lineage.rows import TensorRow
 from reuselib.lineage.tensors import dtype_codes, raw_bytes
 from reuselib.lineage.trail import EARLY, WARM_UP, Entry, Trail, rows_digest, state_hash
+from reuselib.training.sharding import whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,6 +43,8 @@ class Recorder:
     """Steps that get an entry; None to choose them."""
     every: int = 0
     """As chosen; 0 before that."""
+    agree: Callable[[int], int] | None = None
+    """Makes one of what several processes chose, if all of them must take part in an entry."""
     entries: list[Entry] = field(default_factory=list[Entry])
     seconds: float = 0.0
     """Spent on the trail so far."""
@@ -86,7 +89,7 @@ class Recorder:
         if kept or self.due(step):
             self._note(step, loss, kept)
         if step == WARM_UP and self.at is None:
-            self.every = self._chosen()
+            self.every = self._chosen() if self.agree is None else self.agree(self._chosen())
         self._last = time.perf_counter()
         self.seconds += self._last - now
 
@@ -142,13 +145,15 @@ def rounded_up(number: float) -> int:
 def tensor_digests(tensors: Mapping[str, Tensor]) -> list[TensorRow]:
     """Type, shape and digest of tensors in memory, wherever they are.
 
-    Those that must be copied first, because they are not on the CPU, are copied a few at a time.
+    Those that must be copied first, because they are in shares or not on the CPU, are copied a few at a time.
     """
     codes, digests = dtype_codes(), list[str]()
     waiting: list[memoryview] = []
     for tensor in tensors.values():
-        waiting.append(raw_bytes(tensor))
-        if tensor.device.type != "cpu" and sum(each.nbytes for each in waiting) >= COPIED:
+        full = whole(tensor)
+        waiting.append(raw_bytes(full))
+        copied = full is not tensor or tensor.device.type != "cpu"
+        if copied and sum(each.nbytes for each in waiting) >= COPIED:
             digests += sha256_memory(waiting)
             waiting = []
     digests += sha256_memory(waiting)

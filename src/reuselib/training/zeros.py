@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from reuselib.training.sharding import local
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -36,13 +38,17 @@ def zeros_kept(module: nn.Module, names: Sequence[str]) -> Iterator[None]:
 
     A gradient that is always zero leaves AdamW's moments at zero and takes no step, and decay scales zero to zero; nor
     does it count for the norm that gradients are clipped by. The mask is applied before gradients are added up or
-    exchanged between processes.
+    exchanged between processes; or, where each process has a share of a parameter, to its share of the sum.
     """
     handles = []
     for name in names:
         parameter = module.get_parameter(name)
         if parameter.requires_grad:
-            handles.append(parameter.register_hook(_silenced(parameter.detach() == 0)))
+            zero = local(parameter.detach()) == 0
+            if local(parameter) is parameter:
+                handles.append(parameter.register_hook(_silenced(zero)))
+            else:
+                handles.append(parameter.register_post_accumulate_grad_hook(_silenced_share(zero)))
     try:
         yield
     finally:
@@ -53,3 +59,11 @@ def zeros_kept(module: nn.Module, names: Sequence[str]) -> Iterator[None]:
 def _silenced(zero: Tensor) -> Callable[[Tensor], Tensor]:
     # filled, not multiplied: with a loss scale a gradient may be infinite for a step
     return lambda gradient: gradient.masked_fill(zero, 0.0)
+
+
+def _silenced_share(zero: Tensor) -> Callable[[Tensor], None]:
+    def silence(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        local(parameter.grad).masked_fill_(zero, 0.0)
+
+    return silence
