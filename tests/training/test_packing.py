@@ -51,6 +51,28 @@ def test_bins_hold_every_item_once_and_no_more_than_they_can():
     assert len(found) <= 11 / 9 * -(-sum(lengths) // 24) + 1
 
 
+def test_bins_are_filled_alike_so_that_little_is_padded():
+    found = bins([9, 8, 7, 6, 5], 24)
+
+    assert sorted(sum([9, 8, 7, 6, 5][item] for item in row) for row in found) == [16, 19]
+
+
+def test_bins_that_cannot_be_filled_alike_are_filled_one_after_another():
+    lengths = [
+        10,
+        7,
+        6,
+        5,
+        3,
+        3,
+    ]  # each to the least filled gives 10 + 3, 7 + 3 and 6 + 5, which is too much
+
+    found = bins(lengths, 12)
+
+    assert sorted(sum(lengths[item] for item in row) for row in found) == [10, 12, 12]
+    assert bins([], 24) == []
+
+
 def test_a_packed_batch_has_the_targets_of_a_padded_one(loaded):
     examples = examples_of(loaded)
 

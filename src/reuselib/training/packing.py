@@ -89,9 +89,10 @@ def two_rows(examples: Examples, task: Task) -> list[Mapping[str, Any]]:
 
 
 def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Put items into as few bins as is easily found, by first fit in order of falling length.
+    """Put items into few bins, filled alike, so that little is padded.
 
-    At most 11/9 of the least possible number, and one (Johnson, 1973); nearly always the least.
+    First fit in order of falling length says how many bins it takes: at most 11/9 of the least possible number, and
+    one (Johnson, 1973). Each item then goes where least is (Graham, 1969), unless that overfills a bin.
 
     Args:
         lengths: of the items, each at most `capacity`.
@@ -101,16 +102,27 @@ def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         The items' numbers, bin by bin.
     """
     order = sorted(range(len(lengths)), key=lambda item: -lengths[item])
-    found: list[list[int]] = []
-    room: list[int] = []
+    first: list[list[int]] = []
+    loads: list[int] = []
     for item in order:
-        at = next((n for n, free in enumerate(room) if free >= lengths[item]), len(room))
-        if at == len(room):
-            found.append([])
-            room.append(capacity)
-        found[at].append(item)
-        room[at] -= lengths[item]
-    return found
+        fits = (at for at, load in enumerate(loads) if load + lengths[item] <= capacity)
+        _put(item, next(fits, len(loads)), first, loads, lengths)
+    even: list[list[int]] = []
+    loads = [0] * len(first)
+    for item in order:
+        _put(item, loads.index(min(loads)), even, loads, lengths)
+    return even if max(loads, default=0) <= capacity else first
+
+
+def _put(
+    item: int, at: int, found: list[list[int]], loads: list[int], lengths: Sequence[int]
+) -> None:
+    if at == len(found):
+        found.append([])
+    if at == len(loads):
+        loads.append(0)
+    found[at].append(item)
+    loads[at] += lengths[item]
 
 
 def _predicted(module: nn.Module, task: Task, batch: Batch, device: torch.device) -> Tensor:
