@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from reuselib.errors import DataError
 from reuselib.training.batching import costs
 from reuselib.training.device import placed, target_device
-from reuselib.training.sharding import is_sharded, looking
+from reuselib.training.shares import is_sharded, looking
 from reuselib.training.threads import all_cores
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from reuselib.training.replay import Stopped
 from reuselib.training.resuming import capture, resume
 from reuselib.training.schedule import factor
 from reuselib.training.seeds import seeded
-from reuselib.training.sharding import asked_for, is_sharded, local, sharded
+from reuselib.training.sharding import asked_for, sharded
+from reuselib.training.shares import is_sharded, local
 from reuselib.training.stages import Stages
 from reuselib.training.stopping import Best
 from reuselib.training.threads import all_cores

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from reuselib.training.plan import FitPlan, ParameterGroup
-from reuselib.training.sharding import local, total_norm
+from reuselib.training.shares import local, total_norm
 
 if TYPE_CHECKING:
     import torch

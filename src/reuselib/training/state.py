@@ -19,7 +19,7 @@ from reuselib.lineage.digest import file_sha256
 from reuselib.lineage.disk import writing
 from reuselib.lineage.reading import Fields
 from reuselib.lineage.tensors import Tensors, save_tensors
-from reuselib.training.sharding import cut_like, whole
+from reuselib.training.shares import cut_like, whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

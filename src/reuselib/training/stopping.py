@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from reuselib.errors import TrainingError
 from reuselib.training.plan import EarlyStopping
-from reuselib.training.sharding import cut_like
+from reuselib.training.shares import cut_like
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

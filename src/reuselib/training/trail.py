@@ -12,7 +12,7 @@ from reuselib.lineage.hashing import sha256_memory
 from reuselib.lineage.rows import TensorRow
 from reuselib.lineage.tensors import dtype_codes, raw_bytes
 from reuselib.lineage.trail import EARLY, WARM_UP, Entry, Trail, rows_digest, state_hash
-from reuselib.training.sharding import whole
+from reuselib.training.shares import whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from reuselib.training.sharding import local
+from reuselib.training.shares import local
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
