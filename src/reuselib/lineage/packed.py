@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from reuselib.errors import IntegrityError, StoreError
 from reuselib.lineage import canonical
@@ -22,11 +23,17 @@ from reuselib.lineage.disk import sync, sync_tree, write_file
 from reuselib.lineage.hashing import Span, sha256_all
 from reuselib.lineage.headers import read_header
 
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+    from reuselib.adapter import Json
+
 MIN_PIECE = 4096
 """Bytes; what is smaller would take more room as a file of its own."""
 LIST, FILES, _RESTS = "pieces.json", "files", "rests"
 _MAX_LIST = 2**28
 _CHUNK = 2**20
+_DIGEST = "([0-9a-f]{64})?"
 
 
 @dataclass(frozen=True)
@@ -73,16 +80,17 @@ class Contents:
             value = canonical.loads((folder / LIST).read_bytes(), path=LIST, limit=_MAX_LIST)
         except IntegrityError as error:
             raise _damaged(folder, error.what) from error
-        match value:
-            case {"version": 1, "digests": dict(digests), "weights": dict(weights)}:
-                try:
-                    pieces = {name: [Piece(*each) for each in weights[name]] for name in weights}  # type: ignore[misc,union-attr]
-                except TypeError as error:
-                    raise _damaged(folder, f"{LIST} is no list of pieces") from error
-                for name in digests:
-                    _refuse_leaving(folder, name)
-                return cls({name: str(digest) for name, digest in digests.items()}, pieces)
-        raise _damaged(folder, f"{LIST} is not what this version writes")
+        if not isinstance(value, dict) or value.get("version") != 1:
+            raise _damaged(folder, f"{LIST} is not what this version writes")
+        digests, weights = value.get("digests"), value.get("weights")
+        if not isinstance(digests, dict) or not isinstance(weights, dict):
+            raise _damaged(folder, f"{LIST} says nothing of digests and weights")
+        for name in (*digests, *weights):
+            _refuse_leaving(folder, name)
+        return cls(
+            {name: str(digest) for name, digest in digests.items()},
+            {name: [_piece(folder, each) for each in _list(weights[name])] for name in weights},
+        )
 
 
 def cut(path: Path) -> list[tuple[Span, bool]]:
@@ -234,7 +242,7 @@ def _copy_span(span: Span, file: BinaryIO) -> None:
 
 
 def _copy(
-    source: BinaryIO, file: BinaryIO, digest: hashlib._Hash | None = None, num_bytes: int = -1
+    source: BinaryIO, file: BinaryIO, digest: _Hash | None = None, num_bytes: int = -1
 ) -> str:
     """Copy some bytes, or all; return the digest of what was copied."""
     digest = digest or hashlib.sha256()
@@ -252,6 +260,18 @@ def _copy(
 def _copy_file(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else [value]
+
+
+def _piece(folder: Path, value: Json) -> Piece:
+    match value:
+        case [int(num_bytes), str(sha256)] if num_bytes >= 0 and re.fullmatch(_DIGEST, sha256):
+            return Piece(num_bytes, sha256)
+        case _:
+            raise _damaged(folder, f"{LIST} is no list of pieces")
 
 
 def _refuse_leaving(folder: Path, name: str) -> None:

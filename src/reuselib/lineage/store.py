@@ -184,6 +184,17 @@ class Store:
         with self.growing(self.lesson(key), is_whole) as folder:
             yield folder
 
+    def activations(self, key: str) -> Path:
+        """Where outputs of frozen blocks are kept, if they are: see `training.activations`."""
+        self._check_digest(key)
+        return self.path / "activations" / key
+
+    @contextmanager
+    def keep_activations(self, key: str, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
+        """As `keep_lesson`, for outputs of frozen blocks."""
+        with self._growing(self.activations(key), is_whole) as folder:
+            yield folder
+
     def state(self, derivation_id: str, step: int) -> Path:
         """Where the state of a training after a step is kept, if it is: see `training.state`."""
         self._check_digest(derivation_id)
