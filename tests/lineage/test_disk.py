@@ -9,7 +9,16 @@ import sys
 import pytest
 
 from reuselib.errors import StoreError
-from reuselib.lineage.disk import explain, no_room, sync_tree, write_file, writing
+from reuselib.lineage import disk as module
+from reuselib.lineage.disk import (
+    exchange,
+    explain,
+    make_folder,
+    no_room,
+    sync_tree,
+    write_file,
+    writing,
+)
 
 
 def test_file_is_replaced_whole(tmp_path):
@@ -87,3 +96,38 @@ def test_sync_reaches_every_file(tmp_path):
     (tmp_path / "a/b/x").write_text("x")
 
     sync_tree(tmp_path)
+
+
+def test_new_folders_are_on_the_disk_with_all_above_them(tmp_path, monkeypatch):
+    synced: list[str] = []
+    monkeypatch.setattr(module, "sync", lambda path: synced.append(path.name))
+    (tmp_path / "a").mkdir()
+
+    make_folder(tmp_path / "a/b/c")
+    make_folder(tmp_path / "a/b/c")
+
+    assert (tmp_path / "a/b/c").is_dir()
+    assert synced == ["a", "b"]
+
+
+def test_folder_below_a_file_is_no_folder(tmp_path):
+    (tmp_path / "x").write_text("")
+
+    for path in (tmp_path / "x", tmp_path / "x/y"):
+        with pytest.raises(OSError, match="Not a directory"):
+            make_folder(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is of Linux")
+def test_folders_change_places(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "one/x").write_text("x")
+
+    if not exchange(tmp_path / "one", tmp_path / "other"):
+        pytest.skip("this file system does not do that")
+
+    assert (tmp_path / "other/x").exists()
+    assert not (tmp_path / "one/x").exists()
+    with pytest.raises(FileNotFoundError):
+        exchange(tmp_path / "one", tmp_path / "nowhere")

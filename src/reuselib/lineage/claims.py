@@ -15,8 +15,8 @@ from pathlib import Path
 
 from reuselib.errors import IntegrityError
 from reuselib.lineage import canonical
-from reuselib.lineage.disk import writing
-from reuselib.lineage.locks import try_lock, wait_for
+from reuselib.lineage.disk import make_folder, writing
+from reuselib.lineage.locks import same_file, try_lock, wait_for
 
 _SUFFIX = ".claim"
 _MAX_BYTES = 2**20
@@ -49,7 +49,7 @@ class Claims:
             StoreError: the folder cannot be written.
         """
         with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         path = self.folder / f"{name}{_SUFFIX}"
         descriptor, waited = self._take(path, waiting)
         try:
@@ -84,7 +84,7 @@ class Claims:
                         waiting(_owner(path))
                     waited = True
                     wait_for(descriptor)
-                if _same_file(descriptor, path):
+                if same_file(descriptor, path):
                     return descriptor, waited
             except BaseException:
                 os.close(descriptor)
@@ -97,7 +97,7 @@ def _claimed(path: Path) -> frozenset[str] | None:
     descriptor = os.open(path, os.O_RDWR)
     try:
         if try_lock(descriptor):
-            if _same_file(descriptor, path):
+            if same_file(descriptor, path):
                 path.unlink(missing_ok=True)
             return None
         # Where there are no locks nobody can be known to be dead.
@@ -129,11 +129,3 @@ def _write(descriptor: int, said: dict[str, object]) -> None:
     os.truncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, canonical.dumps(said))
-
-
-def _same_file(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still the one of that name."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,6 +17,8 @@ from reuselib.errors import StoreError
 
 ANOTHER_STORE = "choose another place with --store or REUSELIB_STORE"
 
+_ON_LINUX = sys.platform == "linux"
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -89,6 +93,40 @@ def write_file(path: Path, data: bytes, *, otherwise: str = ANOTHER_STORE) -> No
         finally:
             part.unlink(missing_ok=True)
         sync(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, each with its name on the disk: else all that is put there may vanish with it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)  # another process may be as far
+        with suppress(PermissionError):  # a folder in which one may write but not look
+            sync(folder.parent)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one act; False where the system cannot do that.
+
+    Only Linux tells us how, by renameat2(2), and not every file system of its does it.
+
+    Raises:
+        OSError: it failed for another reason.
+    """
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if _ON_LINUX else None
+    if swap is None:
+        return False
+    if swap(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def sync(path: Path) -> None:

@@ -43,6 +43,14 @@ def wait_for(descriptor: int) -> bool | None:
     return _lock(descriptor, shared=False, wait=True)
 
 
+def same_file(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one of that name: a lock on a file that was removed means nothing."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _lock(descriptor: int, *, shared: bool, wait: bool) -> bool | None:
     try:
         import fcntl

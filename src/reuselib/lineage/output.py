@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from uuid import uuid4
 
 from reuselib.errors import StoreError
-from reuselib.lineage.disk import sync, sync_tree, writing
+from reuselib.lineage import disk
+from reuselib.lineage.disk import make_folder, sync, sync_tree, writing
 from reuselib.lineage.manifest import MANIFEST
+from reuselib.lineage.scratch import scratch, sweep
+
+NEW, OLD = "new", "old"
+"""In a folder beside the output while it is written."""
 
 
 def check_output(output: Path, *, overwrite: bool = False) -> None:
@@ -48,28 +52,48 @@ def check_output(output: Path, *, overwrite: bool = False) -> None:
 
 
 def deliver(source: Path, output: Path, *, overwrite: bool = False) -> Path:
-    """Copy a folder to `output`; the old one is only taken away once the new one is complete.
+    """Copy a folder to `output`, where there is the old one or the new one at any time, whole.
+
+    Where the system cannot let two folders change places there is neither for an instant; who is killed in it finds the
+    old one again with the next call of this function or of `recover`.
 
     Raises:
         StoreError: `check_output` refuses, or it cannot be written.
     """
     output = output.absolute()
+    recover(output)
     check_output(output, overwrite=overwrite)
-    mark = uuid4().hex
-    new, old = (output.with_name(f".{output.name}.{mark}.{suffix}") for suffix in ("new", "old"))
     with writing(output, otherwise="choose another output"):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        make_folder(output.parent)
+        with scratch(output.parent, _prefix(output)) as folder:
+            new = folder / NEW
             shutil.copytree(source, new)
             sync_tree(new)
-            _replace(new, output, old)
-            sync(output.parent)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+            _replace(new, output, folder / OLD)
+            sync(output.parent)  # before the old one goes: else neither might be on the disk
     return output
 
 
+def recover(output: Path) -> None:
+    """Clear away what a killed process left beside `output`, and put back the old folder if it had just been moved."""
+    output = output.absolute()
+
+    def put_back(folder: Path) -> None:
+        if not output.exists() and (folder / OLD / MANIFEST).is_file():
+            (folder / OLD).rename(output)
+            sync(output.parent)
+
+    sweep(output.parent, _prefix(output), put_back)
+
+
+def _prefix(output: Path) -> str:
+    return f".{output.name}."
+
+
 def _replace(new: Path, output: Path, old: Path) -> None:
+    """Put `new` in the place of `output`, which is moved to `new` or to `old`."""
+    if output.exists() and disk.exchange(new, output):
+        return
     if output.exists():
         output.rename(old)
     try:
@@ -78,4 +102,3 @@ def _replace(new: Path, output: Path, old: Path) -> None:
         if old.exists():
             old.rename(output)
         raise
-    shutil.rmtree(old, ignore_errors=True)

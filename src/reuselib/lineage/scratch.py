@@ -7,58 +7,90 @@ works across containers that share a store, where process numbers mean nothing.
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from reuselib.lineage.locks import try_lock
-
-_ORPHAN_SECONDS = 3600
-"""A lock without a folder may be about to get one; after an hour it will not."""
+from reuselib.lineage.disk import make_folder
+from reuselib.lineage.locks import same_file, try_lock
 
 
 @contextmanager
-def scratch(parent: Path) -> Iterator[Path]:
-    """An empty folder in `parent`, removed at the end unless it was renamed away."""
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = parent / uuid4().hex
-    lock = folder.with_suffix(".lock")
-    # The lock is held before the folder exists, so a folder whose lock is free belongs to nobody.
-    descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+def scratch(parent: Path, prefix: str = "") -> Iterator[Path]:
+    """An empty folder in `parent`, removed at the end unless it was renamed away.
+
+    Args:
+        parent: made if it is not there.
+        prefix: of the folder's name, for a `parent` that is not ours alone.
+
+    Raises:
+        OSError: it cannot be made. That it cannot be removed is left to the next `sweep`.
+    """
+    make_folder(parent)
+    folder, lock, descriptor = _claim(parent, prefix)
     try:
-        try_lock(descriptor)
         folder.mkdir()
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
-        lock.unlink(missing_ok=True)
-
-
-def sweep(parent: Path) -> int:
-    """Remove the folders of dead processes; return how many there were."""
-    num_removed = 0
-    for lock in sorted(parent.glob("*.lock")):
-        # Anything may vanish at any moment: its owner or another sweep removed it.
         with suppress(OSError):
-            num_removed += _sweep_one(lock)
+            os.close(descriptor)
+            if not folder.exists():  # without its lock nobody would ever dare to remove it
+                lock.unlink(missing_ok=True)
+
+
+def sweep(parent: Path, prefix: str = "", rescue: Callable[[Path], None] | None = None) -> int:
+    """Remove the folders of dead processes; return how many there were.
+
+    Args:
+        parent: where they are.
+        prefix: as they were made with.
+        rescue: called with each before it is removed. It stays if that raises an `OSError`.
+    """
+    name = re.compile(rf"{re.escape(prefix)}[0-9a-f]{{32}}\.lock")
+    num_removed = 0
+    with suppress(OSError):  # there is nothing to sweep, or it may not be looked at
+        for lock in sorted(path for path in parent.iterdir() if name.fullmatch(path.name)):
+            # Anything may vanish at any moment: its owner or another sweep removed it.
+            with suppress(OSError):
+                num_removed += _sweep_one(lock, rescue)
     return num_removed
 
 
-def _sweep_one(lock: Path) -> bool:
+def _claim(parent: Path, prefix: str) -> tuple[Path, Path, int]:
+    """A name for a folder, and its lock: held before the folder is there, so that a free lock belongs to nobody."""
+    while True:
+        folder = parent / f"{prefix}{uuid4().hex}"
+        lock = folder.with_name(f"{folder.name}.lock")
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            # A sweep may have come between the two, and taken the file for that of a dead process.
+            if try_lock(descriptor) is not False and same_file(descriptor, lock):
+                return folder, lock, descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _sweep_one(lock: Path, rescue: Callable[[Path], None] | None) -> bool:
     folder = lock.with_suffix("")
-    if not folder.exists() and time.time() - lock.stat().st_mtime < _ORPHAN_SECONDS:
-        return False
     descriptor = os.open(lock, os.O_RDWR)
     try:
         # Without locks, as on some network disks, nothing can be known to be dead.
         if not try_lock(descriptor):
             return False
         existed = folder.exists()
+        if existed and rescue is not None:
+            rescue(folder)
         shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            return False
+        if os.name != "nt":  # Windows removes no open file; there a claim in between is lost
+            lock.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
     lock.unlink(missing_ok=True)

@@ -19,7 +19,15 @@ from pathlib import Path
 from reuselib.errors import IntegrityError, StoreError
 from reuselib.lineage import canonical
 from reuselib.lineage.claims import Claims
-from reuselib.lineage.disk import explain, no_room, sync, sync_tree, write_file, writing
+from reuselib.lineage.disk import (
+    explain,
+    make_folder,
+    no_room,
+    sync,
+    sync_tree,
+    write_file,
+    writing,
+)
 from reuselib.lineage.manifest import MANIFEST
 from reuselib.lineage.output import deliver
 from reuselib.lineage.packed import FILES, unpack
@@ -162,7 +170,7 @@ class Store:
         if self.quiet:
             return
         with writing(self.roots):
-            self.roots.mkdir(parents=True, exist_ok=True)
+            make_folder(self.roots)
         note = canonical.dumps({"path": str(path.absolute())})
         write_file(self.roots / f"{dir_hash}.json", note)
 
@@ -214,7 +222,7 @@ class Store:
             note.unlink(missing_ok=True)
             return
         with writing(self._verdicts):
-            self._verdicts.mkdir(parents=True, exist_ok=True)
+            make_folder(self._verdicts)
         write_file(note, canonical.dumps({"failed": list(failures)}))
 
     def failures(self, derivation_id: str) -> tuple[str, ...]:
@@ -314,7 +322,7 @@ class Store:
         with ExitStack() as stack:
             with writing(self.path):
                 sweep(self.tmp)
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(target.parent)
                 outer = stack.enter_context(scratch(self.tmp))
                 folder = outer / "new"
                 folder.mkdir()
