@@ -200,7 +200,7 @@ class Store:
     @contextmanager
     def keep_activations(self, key: str, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
         """As `keep_lesson`, for outputs of frozen blocks."""
-        with self._growing(self.activations(key), is_whole) as folder:
+        with self.growing(self.activations(key), is_whole) as folder:
             yield folder
 
     def state(self, derivation_id: str, step: int) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reuselib.training.checks import num_steps
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 BATCHES_PER_POOL = 128
 """Rows are sorted by length within pools of so many batches: long enough that next to nothing is padded, short
 enough that rows of one length meet other rows in each epoch of a large data set."""
+MAX_ROWS, MAX_COST = 32, 4096
+"""Rows, and rows times the cost of the longest, of a steady batch."""
 
 
 def costs(examples: Examples, task: Task) -> list[int] | None:
@@ -57,6 +59,20 @@ def plan_batches(
             ranked[at : at + batch_size].tolist() for at in range(0, len(ranked), batch_size)
         ]
     return [batches[at] for at in random.permutation(len(batches))]
+
+
+def steady_batches(lengths: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
+    """Rows of like length together, the longest first, in batches that depend on nothing but lengths.
+
+    For what is computed once and kept: its last bits depend on who shares a batch with whom, and what is kept must be
+    what would be computed anew.
+    """
+    order = sorted(rows, key=lambda row: (-lengths[row], row))
+    at = 0
+    while at < len(order):
+        most = max(1, min(MAX_ROWS, MAX_COST // max(1, lengths[order[at]])))
+        yield order[at : at + most]
+        at += most
 
 
 def planned_rows(

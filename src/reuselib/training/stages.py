@@ -28,6 +28,8 @@ class Stages:
     num_epochs: int
     opens: dict[str, int] = field(init=False)
     """By name of each parameter that learns: the epoch from which it does."""
+    still: Sequence[nn.Module] = ()
+    """Modules that run in evaluation mode throughout, each without those inside it."""
 
     def __post_init__(self) -> None:
         self.opens = {
@@ -77,6 +79,8 @@ class Stages:
                 if parameter.requires_grad:
                     open_now.append(parameter)
         self.module.train()
+        for part in self.still:
+            part.training = False
         still_normalisation(self.module)
         return open_now
 
