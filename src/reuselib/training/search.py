@@ -25,6 +25,7 @@ from reuselib.training.checks import num_epochs, num_micro_rows
 from reuselib.training.cut import Cut, cuts
 from reuselib.training.identity import subject
 from reuselib.training.pieces import Piece, loss_of, piece_of
+from reuselib.training.shares import is_sharded
 from reuselib.training.tracing import traced, undisturbed
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ SAME_LOSS = 1e-6
 SAME_VALUES = 1e-5
 """By how much a value that was kept may differ from the largest of those in its batch: it was computed among other
 rows, with other padding, so that rounding fell otherwise."""
-WHOLE_COPIES = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU")
-"""Ways of sharing work in which each process holds the whole network and may run it when it likes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +112,7 @@ def may_keep(site: Site) -> bool:
         and num_epochs(site.plan, len(job.train)) > 1
         and not site.plan.packing
         and len(job.train) > 1
-        and site.accelerator.distributed_type.name in WHOLE_COPIES
+        and not is_sharded(site.module)  # which would have to be gathered by all, block by block
     )
 
 
