@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import SourceError
 from reuselib.tasks.safety import refuse_unsafe, weight_names
+from reuselib.training.accelerating import read_by_all
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +72,7 @@ def read_network(
             fix="merge the adapter, or open the two folders apart",
         )
     names = weight_names(folder)
-    with reading(folder):
+    with reading(folder), read_by_all():
         module, report = auto.from_pretrained(
             folder,
             config=config,

@@ -23,6 +23,8 @@ OTHER_SETUPS = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism over tensors, contexts or replicas",
 }
 """By variable that `accelerate launch` sets: what it stands for."""
+EFFICIENT_LOADING = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+"""Variable for which transformers leaves the weights of all processes but the first of a machine empty."""
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -74,6 +76,23 @@ def opened(
                 continue
             shared.clear()
             shared.update(before)
+
+
+@contextmanager
+def read_by_all() -> Iterator[None]:
+    """Let every process read a network's weights within, although a configuration lets the first one read them alone.
+
+    What is not to be trained is needed by every process too, and then there is nobody who would hand it out.
+    """
+    before = os.environ.get(EFFICIENT_LOADING)
+    if before is None:
+        yield
+        return
+    os.environ[EFFICIENT_LOADING] = "false"
+    try:
+        yield
+    finally:
+        os.environ[EFFICIENT_LOADING] = before
 
 
 @contextmanager
