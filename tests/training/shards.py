@@ -1,0 +1,210 @@
+"""Trainings for one process and for several with a share of every weight each; run as a program by torchrun."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from toys import Tokens, token_rows
+
+from reuselib.adapter import Adapter
+from reuselib.adapters.distill import Distill
+from reuselib.adapters.finetune import FineTune
+from reuselib.adapters.lora import LoRA
+from reuselib.adapters.quantize import Quantize
+from reuselib.data import Data
+from reuselib.lineage.tensors import save_tensors
+from reuselib.lineage.trail import state_hash
+from reuselib.task import Task
+from reuselib.tasks.causal_lm import CausalLM
+from reuselib.tasks.text_classification import TextClassification
+from reuselib.testing.bench import Bench
+from reuselib.testing.world import apply
+from reuselib.training import precision
+from reuselib.training.job import FitResult, Job
+from reuselib.training.lessons import Losses
+from reuselib.training.loop import fit
+from reuselib.training.plan import EarlyStopping, FitPlan, Optimizer, ParameterGroup
+from reuselib.training.trail import tensor_digests
+
+WIDTH, NUM_TOKENS = 7, 50
+
+
+class Block(nn.Module):
+    """Weights of a length that two processes cannot halve, a single number that learns, and running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(WIDTH, 2 * WIDTH)
+        self.outer = nn.Linear(2 * WIDTH, WIDTH)
+        self.norm = nn.LayerNorm(WIDTH)
+        self.gain = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values of each token, changed a little."""
+        return self.norm(values + self.gain * self.outer(self.inner(values).relu()))
+
+
+class Tower(nn.Module):
+    """Embeds tokens and tags them; one matrix does both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(NUM_TOKENS, WIDTH)
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
+        self.head = nn.Linear(WIDTH, NUM_TOKENS)
+        self.head.weight = self.embedding.weight
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits of every token."""
+        if self.training:
+            self.seen += len(input_ids)  # differs between processes; that of the first counts
+        values = self.embedding(input_ids) * attention_mask.unsqueeze(-1)
+        for block in self.blocks:
+            values = block(values)
+        return self.head(values)
+
+
+def tower() -> Tower:
+    """The same weights every time; half of a matrix is zero, and one layer is frozen."""
+    torch.manual_seed(0)
+    module = Tower()
+    with torch.no_grad():
+        module.blocks[1].inner.weight[:, ::2] = 0.0
+    module.blocks[0].outer.requires_grad_(False)
+    return module
+
+
+PLAN = FitPlan(
+    epochs=3,
+    batch_size=8,
+    gradient_accumulation_steps=2,
+    learning_rate=1e-2,
+    optimizer=Optimizer(weight_decay=0.1, max_grad_norm=0.5),
+)
+STOPPING = EarlyStopping(patience=5)
+
+
+def train(
+    plan: FitPlan, module: nn.Module | None = None, **settings: Any
+) -> tuple[nn.Module, FitResult]:
+    """Train the tower on 49 rows, which leaves a micro-batch of one row to share."""
+    module = tower() if module is None else module
+    settings = {"validation": token_rows(9, 1), **settings}
+    job = Job(task=Tokens(), processor=None, train=token_rows(49), **settings)
+    return module, fit(module, plan, job)
+
+
+def everything() -> tuple[nn.Module, FitResult]:
+    """Accumulation, gradual unfreezing, early stopping, clipping, decay, zeros that stay."""
+    return train(
+        replace(PLAN, early_stopping=STOPPING),
+        groups=(ParameterGroup(("blocks.0.inner.weight", "blocks.0.inner.bias"), 0.5, 1),),
+        sparse=("blocks.1.inner.weight",),
+    )
+
+
+def twice() -> tuple[nn.Module, FitResult]:
+    """The same module once more, as an adapter may."""
+    module, _ = train(PLAN)
+    return train(PLAN, module)
+
+
+def half() -> tuple[nn.Module, FitResult]:
+    """In bf16, which this machine may only imitate."""
+    native, precision.multiplies_bf16 = precision.multiplies_bf16, lambda device: True
+    try:
+        return train(PLAN)
+    finally:
+        precision.multiplies_bf16 = native
+
+
+TRAININGS: dict[str, Callable[[], tuple[nn.Module, FitResult]]] = {
+    "everything": everything,
+    "twice": twice,
+    "half": half,
+}
+
+SHORT = FitPlan(epochs=1, batch_size=16, learning_rate=1e-3)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An adapter on a tiny model."""
+
+    adapter: Adapter
+    base: str
+    task: Task
+
+
+ADAPTERS = {
+    "finetune-llama": Case(FineTune(fit=SHORT), "llama", CausalLM()),
+    "lora": Case(LoRA(r=2, fit=SHORT), "bert", TextClassification()),
+    "quantize": Case(Quantize(fit=SHORT), "bert", TextClassification()),
+    "distill": Case(
+        Distill(losses=Losses(logits=0.5, task=0.5, hidden=0.1), fit=SHORT),
+        "bert",
+        TextClassification(),
+    ),
+}
+
+
+def main(folder: Path, target: Path) -> None:
+    """Run everything on the models in `folder`; results go to `target`, those of each process by themselves."""
+    target.mkdir(exist_ok=True)
+    for name, training in TRAININGS.items():
+        module, result = training()
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        save_tensors(dict(module.state_dict()), target / f"{name}.{rank}.safetensors")
+        found = {"facts": result.facts, "metrics": result.metrics, "intact": intact(module)}
+        if result.trail is not None:
+            found["steps"] = [entry.step for entry in result.trail.entries]
+            found["last"] = result.trail.entries[-1].state
+            found["own"] = own_hash(module, result.trail.tensors)
+        (target / f"{name}.{rank}.json").write_text(json.dumps(found))
+    for name, case in ADAPTERS.items():
+        bench = Bench(
+            adapter=case.adapter,
+            before=(),
+            base=folder / case.base,
+            task=case.task,
+            data=Data(source=str(folder / "rows")),
+            folder=folder,
+        )
+        apply(bench, bench.base, target / f"{name}.0.safetensors")
+
+
+def intact(module: nn.Module) -> bool:
+    """Whether a module is what it was before, but for its weights: no other class, no hook, no share."""
+    fresh = tower()
+    return all(
+        type(one) is type(other)
+        and one.__dict__.keys() == other.__dict__.keys()
+        and not any(table for name, table in one.__dict__.items() if "_hooks" in name and table)
+        for one, other in zip(module.modules(), fresh.modules(), strict=True)
+    ) and all(
+        type(part) is nn.Parameter and type(part.data) is Tensor for part in module.parameters()
+    )
+
+
+def own_hash(module: nn.Module, names: tuple[str, ...]) -> str:
+    """What the trail must end with."""
+    known = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return state_hash(tensor_digests({name: known[name].detach() for name in names}))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    if dist.is_initialized():
+        dist.destroy_process_group()

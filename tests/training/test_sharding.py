@@ -1,0 +1,164 @@
+"""FSDP2 on CPU processes: torch's `fully_shard` over gloo, held against the same training of a whole copy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shards
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from reuselib.errors import TrainingError
+from reuselib.testing.checking import write_rows
+from reuselib.testing.tiny import tiny_bert, tiny_llama
+from reuselib.training.sharding import Sharding, units
+from reuselib.training.shares import cut_like, is_sharded, local, total_norm, whole
+
+HERE = Path(__file__).parent
+LIMIT = 240
+"""Seconds after which a launch is killed."""
+SHARDED = {
+    "ACCELERATE_USE_CPU": "true",
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    # as `accelerate config` has it: transformers would leave all weights but those of the first process empty
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def launch(program: Path, *arguments: Path, environment: dict[str, str]) -> str:
+    """Run a program in two processes; what they said, once both have ended."""
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(program)]
+    done = subprocess.run(
+        [sys.executable, *command, *map(str, arguments)],
+        env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)])},
+        timeout=LIMIT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders with what one process made, and what two made together."""
+    folder = tmp_path_factory.mktemp("shards")
+    for base in (tiny_bert(folder / "bert", head=True), tiny_llama(folder / "llama")):
+        config = json.loads((base / "config.json").read_text())
+        calm = {k: 0.0 if "drop" in k and isinstance(v, float) else v for k, v in config.items()}
+        (base / "config.json").write_text(json.dumps(calm))
+    write_rows(folder / "rows")
+    alone, together = folder / "alone", folder / "together"
+    shards.main(folder, alone)
+    launch(HERE / "shards.py", folder, together, environment=SHARDED)
+    return alone, together
+
+
+def read(folder: Path, name: str, rank: int = 0) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    return (
+        load_file(folder / f"{name}.{rank}.safetensors"),
+        json.loads((folder / f"{name}.{rank}.json").read_text()),
+    )
+
+
+@pytest.mark.parametrize("name", ["everything", "twice"])
+def test_shares_end_in_the_weights_of_a_whole_copy(results: tuple[Path, Path], name: str) -> None:
+    (one, known), (other, found) = (read(folder, name) for folder in results)
+
+    assert found["facts"] == known["facts"] | {"num_processes": 2, "sharding": "fsdp2"}
+    assert one.keys() == other.keys()
+    for tensor in one.keys() - {"seen"}:
+        torch.testing.assert_close(other[tensor], one[tensor], rtol=0, atol=1e-6, msg=tensor)
+    for figure in known["metrics"].keys() - {"seconds", "examples_per_second"}:
+        assert found["metrics"][figure] == pytest.approx(known["metrics"][figure], rel=1e-5), figure
+
+
+def test_zeros_stay_and_frozen_weights_keep_every_bit(results: tuple[Path, Path]) -> None:
+    trained, _ = read(results[1], "everything")
+    start = shards.tower().state_dict()
+
+    assert bool((trained["blocks.1.inner.weight"][:, ::2] == 0).all())
+    assert bool((trained["blocks.1.inner.weight"][:, 1::2] != 0).all())
+    assert torch.equal(trained["blocks.0.outer.weight"], start["blocks.0.outer.weight"])
+    assert not torch.equal(trained["blocks.0.inner.weight"], start["blocks.0.inner.weight"])
+    assert not torch.equal(trained["blocks.0.gain"], start["blocks.0.gain"])
+
+
+@pytest.mark.parametrize("name", list(shards.TRAININGS))
+def test_every_process_gets_back_a_whole_module_as_it_was(
+    results: tuple[Path, Path], name: str
+) -> None:
+    (first, found), (second, other) = (read(results[1], name, rank) for rank in (0, 1))
+
+    assert found["intact"]
+    assert other["intact"]
+    for tensor in first:
+        assert torch.equal(first[tensor], second[tensor]), tensor
+
+
+def test_the_trail_ends_with_the_whole_weights_and_the_first_process_has_it(
+    results: tuple[Path, Path],
+) -> None:
+    (_, known), (_, found) = (read(folder, "twice") for folder in results)
+
+    assert found["last"] == found["own"]
+    assert found["steps"] == known["steps"]
+    assert "steps" not in read(results[1], "twice", rank=1)[1]
+
+
+def test_bf16_is_that_of_a_whole_copy_but_for_rounding(results: tuple[Path, Path]) -> None:
+    (one, known), (other, found) = (read(folder, "half") for folder in results)
+
+    assert known["facts"]["precision"] == found["facts"]["precision"] == "bf16"
+    assert all(value.dtype == torch.float32 for name, value in other.items() if name != "seen")
+    for tensor in one.keys() - {"seen"}:
+        torch.testing.assert_close(other[tensor], one[tensor], rtol=0, atol=0.05, msg=tensor)
+    exact, _ = read(results[1], "everything")
+    assert not torch.equal(exact["head.weight"], other["head.weight"])
+
+
+@pytest.mark.parametrize("name", list(shards.ADAPTERS))
+def test_adapters_that_learn_make_the_same_child(results: tuple[Path, Path], name: str) -> None:
+    one, other = (load_file(folder / f"{name}.0.safetensors") for folder in results)
+
+    assert one.keys() == other.keys()
+    for tensor, value in one.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(other[tensor], value, rtol=0, atol=1e-6, msg=tensor)
+        else:
+            assert int((other[tensor].int() - value.int()).abs().max()) <= 1, tensor
+
+
+def test_units_are_blocks_unless_the_configuration_says_otherwise() -> None:
+    module = shards.tower()
+    blocks = list(module.blocks)
+
+    assert units(module, ("head",), Sharding()) == blocks
+    assert units(module, ("head",), Sharding(classes=("Block",))) == blocks
+    by_size = units(module, ("head",), Sharding(min_num_params=110))
+    assert by_size[:3] == [block.inner for block in blocks]
+    # two uses of one matrix would gather it twice
+    assert module.head not in by_size
+    with pytest.raises(TrainingError, match="fsdp_transformer_layer_cls_to_wrap"):
+        units(module, ("head",), Sharding(classes=("Brick",)))
+
+
+def test_what_is_whole_is_left_as_it_is() -> None:
+    module = nn.Linear(3, 2)
+    gradients = [torch.tensor([3.0]), torch.tensor([[4.0]])]
+
+    assert not is_sharded(module)
+    assert whole(module.weight) is local(module.weight) is module.weight
+    assert cut_like(module.weight, module.bias) is module.weight
+    assert float(total_norm(gradients)) == 5.0
