@@ -151,17 +151,19 @@ def unpack(folder: Path, tensors: Path, target: Path) -> None:
         OSError: something cannot be written, or the packed child is gone.
     """
     contents = Contents.read(folder)
-    for name, digest in contents.digests.items():
+    for name in contents.digests:
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
-            if name in contents.weights:
-                found = _join(folder, name, contents.weights[name], tensors, file)
-            else:
-                with (folder / FILES / name).open("rb") as source:
-                    found = _copy(source, file)
-        if found != digest:
-            raise _damaged(folder, f"{name} does not come out as it was packed")
+            _restore(folder, contents, name, tensors, file)
+
+
+def read_back(folder: Path, tensors: Path) -> None:
+    """See that a packed child can be unpacked, without writing it; raises as `unpack`."""
+    contents = Contents.read(folder)
+    with Path(os.devnull).open("wb") as nowhere:
+        for name in contents.digests:
+            _restore(folder, contents, name, tensors, nowhere)
 
 
 def unnamed(packed: Path, tensors: Path) -> Iterator[Path]:
@@ -215,6 +217,17 @@ def _add(wanted: Mapping[str, Span], tensors: Path, scratch: Path) -> None:
     if missing:
         sync(tensors)
         sync(tensors.parent)
+
+
+def _restore(folder: Path, contents: Contents, name: str, tensors: Path, file: BinaryIO) -> None:
+    """Write one file of a packed child."""
+    if name in contents.weights:
+        found = _join(folder, name, contents.weights[name], tensors, file)
+    else:
+        with (folder / FILES / name).open("rb") as source:
+            found = _copy(source, file)
+    if found != contents.digests[name]:
+        raise _damaged(folder, f"{name} does not come out as it was packed")
 
 
 def _join(folder: Path, name: str, pieces: Sequence[Piece], tensors: Path, file: BinaryIO) -> str:

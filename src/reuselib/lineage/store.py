@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from reuselib.errors import IntegrityError, StoreError
 from reuselib.lineage import canonical
+from reuselib.lineage.checkpoints import Checkpoints
 from reuselib.lineage.claims import Claims
 from reuselib.lineage.disk import (
     explain,
@@ -28,7 +29,7 @@ from reuselib.lineage.disk import (
     write_file,
     writing,
 )
-from reuselib.lineage.manifest import MANIFEST
+from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.output import deliver
 from reuselib.lineage.packed import FILES, unpack
 from reuselib.lineage.scratch import scratch, sweep
@@ -65,6 +66,12 @@ class Store:
         with writing(self.path), scratch(self.tmp) as folder:
             write_file(folder / "probe", b"probe")
 
+    def tidy(self, finished: Sequence[str]) -> None:
+        """Clear away what killed processes left, and checkpoints of children that are finished; what cannot be, stays."""
+        sweep(self.tmp)
+        for derivation_id in finished:
+            Checkpoints(self.path, derivation_id).clear()
+
     def find(self, derivation_id: str) -> Path | None:
         """The folder of a child, named by its id or by at least 8 first digits of it; unpacked if it is packed.
 
@@ -74,6 +81,13 @@ class Store:
         """
         name = self._name(derivation_id)
         return self._fetch(name) if name else None
+
+    def whole_name(self, derivation_id: str) -> str:
+        """The whole id of a child that is there; otherwise as `find`, and raises if there is none."""
+        name = self._name(derivation_id)
+        if name is None:
+            raise self._missing(derivation_id)
+        return name
 
     def record(self, derivation_id: str) -> Path | None:
         """A folder with everything of a child but, if it is packed, its weights; otherwise as `find`."""
@@ -137,10 +151,7 @@ class Store:
         """
         source = self.find(derivation_id)
         if source is None:
-            raise StoreError(
-                f"the store at {self.path} has no child {derivation_id}",
-                fix="run its recipe again, or name another store with --store",
-            )
+            raise self._missing(derivation_id)
         return deliver(source, output, overwrite=overwrite)
 
     def locate(self, dir_hash: str) -> Path | None:
@@ -173,6 +184,20 @@ class Store:
             make_folder(self.roots)
         note = canonical.dumps({"path": str(path.absolute())})
         write_file(self.roots / f"{dir_hash}.json", note)
+
+    def forget_root(self, dir_hash: str, place: Path) -> None:
+        """Forget that a child is a base; another one of the same bytes takes its place."""
+        note = self.roots / f"{dir_hash}.json"
+        with suppress(OSError, IntegrityError):
+            if canonical.loads(note.read_bytes()) != {"path": str(place.absolute())}:
+                return
+            for name, record in self.records().items():
+                if (
+                    self.models / name != place
+                    and Manifest.read(record).digests.dir_hash == dir_hash
+                ):
+                    return self.remember_root(dir_hash, self.models / name)
+            note.unlink()
 
     @contextmanager
     def keep_root(self, dir_hash: str) -> Iterator[Path]:
@@ -290,6 +315,12 @@ class Store:
                 fix="give more digits",
             )
         return next(iter(found), None)
+
+    def _missing(self, derivation_id: str) -> StoreError:
+        return StoreError(
+            f"the store at {self.path} has no child {derivation_id}",
+            fix="run its recipe again, or name another store with --store",
+        )
 
     def _fetch(self, name: str) -> Path | None:
         """A child by its whole id, to be used: unpacked if need be, and noted."""

@@ -44,6 +44,14 @@ class Uses:
                 return path.stat().st_mtime
         return 0.0
 
+    def noted(self) -> dict[str, int]:
+        """When each thing was noted last, in nanoseconds: to see later whether it was used since."""
+        found: dict[str, int] = {}
+        for path in self.folder.glob("*"):
+            with suppress(OSError):
+                found[path.name] = path.stat().st_mtime_ns
+        return found
+
     def forget(self, name: str) -> None:
         """Remove the note on something that is gone."""
         with suppress(OSError):
