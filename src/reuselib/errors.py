@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -102,6 +103,29 @@ class StoreError(ReuseError):
     """The store or the output folder cannot be read or written."""
 
 
+class DoesNotFit(ReuseError):
+    """A recipe needs more memory or room on the disk than there is, as estimated before it begins."""
+
+
+class PeerFailed(ReuseError):
+    """A run of several processes cannot go on, because another one of them failed.
+
+    Args:
+        what: what happened.
+        code: with which exit code that one ends.
+        told: whether it says itself what happened.
+        expected: what would have been right.
+        fix: what to do now.
+    """
+
+    def __init__(
+        self, what: str, *, code: int = 3, told: bool = False, expected: str = "", fix: str = ""
+    ) -> None:
+        self.code = code
+        self.told = told
+        super().__init__(what, expected=expected, fix=fix)
+
+
 class MissingExtra(ReuseError):
     """An optional package is needed; the message names the extra that brings it."""
 
@@ -157,3 +181,25 @@ class IntegrityError(ReuseError):
         self.path = path
         self.tensor = tensor
         super().__init__(f"{code}: {what}", fix=fix)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A training was told to end, by Ctrl-C or SIGTERM, and did so after a whole optimizer step.
+
+    No `ReuseError`, because it is no failure: what catches failures must let it pass. The same call goes on where this
+    one ended.
+
+    Args:
+        step: optimizer steps that are done.
+        num_steps: that were planned.
+        folder: the checkpoint that was written; None if none could be.
+        why: the reason, if none could be.
+    """
+
+    def __init__(self, step: int, num_steps: int, folder: Path | None, why: str = "") -> None:
+        self.step = step
+        self.num_steps = num_steps
+        self.folder = folder
+        self.why = why
+        kept = "which is kept" if folder is not None else f"which could not be kept: {why}"
+        super().__init__(f"interrupted after step {step} of {num_steps}, {kept}")

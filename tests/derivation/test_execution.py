@@ -252,13 +252,13 @@ class TestFaults:
             execute(settled, Runtime())
 
 
-def test_several_processes_are_refused_in_words(chain, tmp_path, monkeypatch):
+def test_several_processes_without_a_meeting_place_are_told_so(chain, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
 
-    with pytest.raises(TrainingError, match="2 processes") as caught:
+    with pytest.raises(TrainingError, match="MASTER_ADDR") as caught:
         execute(chain.plan(store=tmp_path / "store"), Runtime())
 
-    assert "without a launcher" in caught.value.fix
+    assert "--processes" in caught.value.fix
 
 
 class TestProgress:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from reuselib.errors import TrainingError
@@ -16,9 +18,9 @@ def test_steps_and_epochs_follow_from_rows() -> None:
 def test_a_batch_is_divided_evenly_or_refused() -> None:
     plan = FitPlan(batch_size=24, gradient_accumulation_steps=2)
 
-    assert num_micro_rows(plan, 3) == 12
-    with pytest.raises(TrainingError, match="multiple of 10"):
-        num_micro_rows(plan, 5)
+    assert num_micro_rows(plan) == 12
+    with pytest.raises(TrainingError, match="multiple of 5"):
+        num_micro_rows(replace(plan, gradient_accumulation_steps=5))
 
 
 def test_a_norm_that_would_stop_all_learning_is_refused() -> None:

@@ -7,9 +7,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from reuselib.errors import ReuseError
 from reuselib.values.visible import visible_lines
+
+if TYPE_CHECKING:
+    from reuselib.cli.processes import Call
 
 INTERRUPTED = 130
 NOTHING_LOST = """interrupted; nothing was lost: the store holds whole children only.
@@ -37,8 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # torchao, which peft loads where it is installed, tells of GPU libraries that its CPU package lacks
         for name in ("torchao", "torch.utils._pytree"):
             logging.getLogger(name).setLevel(logging.ERROR)
+    from reuselib.cli.processes import Call
+
+    call = Call((*given, "--debug") if debug else tuple(given))
     try:
-        code = _invoke(given)
+        code = _invoke(given, call)
     except ReuseError as error:
         if debug:
             raise
@@ -52,17 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"This is a bug in reuselib, not in what you did: {type(error).__name__}: {error}")
         _say("Please report it, with the output of the same command and --debug behind it.")
         return 1
-    if code == INTERRUPTED:
+    if code == INTERRUPTED and not call.told:
         _say(NOTHING_LOST if given[:1] == ["run"] else "interrupted")
     return code
 
 
-def _invoke(arguments: Sequence[str]) -> int:
+def _invoke(arguments: Sequence[str], call: Call) -> int:
     from reuselib.cli import evidence  # noqa: F401 - adds its verbs
     from reuselib.cli.verbs import app
 
     try:
-        app(args=list(arguments), prog_name="reuselib")
+        app(args=list(arguments), prog_name="reuselib", obj=call)
     except SystemExit as end:  # typer's way to return
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from reuselib.progress import Progress, Report
+from reuselib.values.visible import visible_lines
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def shown() -> Iterator[Report]:
-    """Show what is reported within: one bar for each phase, kept when the phase is over."""
+def shown(*, quiet: bool = False) -> Iterator[Report]:
+    """Show what is reported within, unless `quiet`: one bar for each phase, kept when the phase is over."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -37,7 +38,7 @@ def shown() -> Iterator[Report]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}", markup=False, style="dim"),
     )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    with Bars(*columns, console=Console(stderr=True, quiet=quiet)) as bars:
         reporter = _Reporter(bars)
         try:
             yield reporter
@@ -60,6 +61,10 @@ class _Reporter:
             self._bars.remove_task(self._task)
 
     def __call__(self, progress: Progress) -> None:
+        if progress.remark:
+            told = visible_lines(f"{progress.phase}: {progress.remark}")
+            self._bars.console.print(told, markup=False, highlight=False, soft_wrap=True)
+            return
         total = progress.total or None  # unknown: the bar only pulses
         if progress.phase != self._phase:
             if not self._phase:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reuselib.cli.options import AsJson, Store, print_json, resume_from
+
+if TYPE_CHECKING:
+    from reuselib.recipe import Recipe
 
 app = typer.Typer(
     help="Adapt pre-trained models, and get the evidence of how with them.",
@@ -32,6 +35,7 @@ Changes = Annotated[
 
 @app.command()
 def run(  # noqa: PLR0913 - one parameter for each option
+    context: typer.Context,
     recipe: RecipeFile,
     changes: Changes = None,
     *,
@@ -79,14 +83,19 @@ def run(  # noqa: PLR0913 - one parameter for each option
 ) -> None:
     """Make the model that a recipe describes, or find it in the store."""
     from reuselib.cli import outcome
+    from reuselib.cli import processes as several
     from reuselib.cli.progress import shown
     from reuselib.derivation.derive import Runtime
     from reuselib.derivation.execution import hand_over, make
     from reuselib.errors import GateFailed
     from reuselib.recipe import Recipe
 
+    if dry_run:
+        _show_forecast(Recipe.read(recipe, overrides=changes or ()), store, as_json=as_json)
+        return
     plan = Recipe.read(recipe, overrides=changes or ()).plan(store=store)
-    with shown() as report:
+    several.launched(context.obj, plan, processes)
+    with several.ending_once(), shown(quiet=not several.speaks()) as report:
         runtime = Runtime(
             store=store,
             output=output,
@@ -100,15 +109,30 @@ def run(  # noqa: PLR0913 - one parameter for each option
         execution = make(plan, runtime)
     failure: GateFailed | None = None
     try:
-        execution = hand_over(execution, runtime)
+        with several.ending_once():
+            execution = hand_over(execution, runtime)
     except GateFailed as error:  # its figures are worth seeing all the more
         failure, execution = error, replace(execution, verdicts=error.verdicts)
+    if not execution.world.main:
+        raise typer.Exit(failure.exit_code if failure is not None else 0)
     if as_json:
         print_json(outcome.to_json(execution))
     else:
         outcome.show(execution)
     if failure is not None:
         raise failure
+
+
+def _show_forecast(recipe: Recipe, store: Path | None, *, as_json: bool) -> None:
+    from reuselib.cli import forecast as printed
+    from reuselib.derivation.forecast import forecast
+    from reuselib.lineage.store import Store as Place
+
+    steps = forecast(recipe.plan(store=replace(Place.default(store), quiet=True)))
+    if as_json:
+        print_json({"steps": [each.to_json() for each in steps]})
+    else:
+        printed.show(steps)
 
 
 @app.command()

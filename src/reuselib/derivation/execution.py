@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter
 from reuselib.derivation.claiming import claimed
-from reuselib.derivation.judging import pass_gates
+from reuselib.derivation.company import Company, announce, assist, gathered
+from reuselib.derivation.judging import judged_once, pass_gates
 from reuselib.derivation.link import Link
 from reuselib.derivation.measuring import Gauge
 from reuselib.derivation.plan import Plan, as_parent, identity
 from reuselib.derivation.recording import write_record
-from reuselib.errors import StoreError, TrainingError
+from reuselib.derivation.session import Session, begin, equipped
+from reuselib.derivation.sharing import Shelf
+from reuselib.derivation.streaming import sketch_for
+from reuselib.errors import StoreError
 from reuselib.lineage.manifest import MANIFEST, Manifest
-from reuselib.lineage.output import check_output, deliver
+from reuselib.lineage.output import check_output, deliver, recover
 from reuselib.lineage.verify import verify
 from reuselib.model.model import Model
 from reuselib.model.opening import Opened, open_network
 from reuselib.model.source import Pinned
 from reuselib.progress import Report
+from reuselib.training.world import World, alone, join
 
 if TYPE_CHECKING:
     from reuselib.adapter import Json
     from reuselib.derivation.derive import Runtime
-    from reuselib.derivation.session import Session
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Execution:
     """The last child in memory, unless all came from the store."""
     verdicts: tuple[Mapping[str, Json], ...] = ()
     """On each bound of each gate, see `measure.gates.Verdict`."""
+    world: World = World()
+    """The processes that carried it out."""
 
     def model(self) -> Model:
         """The last child."""
@@ -77,41 +83,61 @@ def execute(plan: Plan, runtime: Runtime) -> Execution:
 
 
 def make(plan: Plan, runtime: Runtime) -> Execution:
-    """The children, from the store or made now; otherwise as `execute`."""
-    _refuse_many_processes()
-    children = [
-        Child(adapter, folder, Manifest.read(folder), reused=True)
-        for adapter, folder in zip(plan.steps, plan.finished(), strict=False)
-    ]
-    opened = None
-    if len(children) < len(plan.steps):
-        if runtime.output is not None:
-            check_output(runtime.output, overwrite=runtime.overwrite)
-        plan.store.check()
-        made, opened = _make(plan, children, runtime)
-        children += made
-    return Execution(plan, tuple(children), opened=opened)
+    """The children, from the store or made now; otherwise as `execute`.
+
+    Of several processes the first one does it, and calls the others when it trains, see `derivation.company`.
+    """
+    world = join()
+    with world.sharing_fate(), alone(world):
+        return _lead(plan, runtime, world) if world.main else _follow(plan, runtime, world)
 
 
 def hand_over(made: Execution, runtime: Runtime) -> Execution:
     """Judge the last child and copy it to where it was asked for; otherwise as `execute`."""
-    last, output = made.children[-1], runtime.output
-    verdicts = pass_gates(
-        made.plan, last.folder, last.manifest, reused=last.reused, protocol=runtime.protocol
-    )
-    if output is not None and not _holds(output, last.manifest):
-        deliver(last.folder, output, overwrite=runtime.overwrite)
+    world, last, output = made.world, made.children[-1], runtime.output
+    with world.sharing_fate(), alone(world):
+        verdicts = judged_once(
+            world,
+            partial(
+                pass_gates,
+                made.plan,
+                last.folder,
+                last.manifest,
+                reused=last.reused,
+                protocol=runtime.protocol,
+            ),
+        )
+        if world.main and output is not None:
+            recover(output)
+            if not _holds(output, last.manifest):
+                deliver(last.folder, output, overwrite=runtime.overwrite)
+        world.part()
     return replace(made, output=output, verdicts=verdicts)
 
 
-def _refuse_many_processes() -> None:
-    num_processes = int(os.environ.get("WORLD_SIZE") or 1)
-    if num_processes > 1:
-        raise TrainingError(
-            f"this run was launched in {num_processes} processes, which would write the same child at once",
-            expected="one process, which uses all cores of the machine",
-            fix="call `reuselib run` without a launcher",
-        )
+def _lead(plan: Plan, runtime: Runtime, world: World) -> Execution:
+    """What the first process does, or the only one."""
+    done = [
+        Child(adapter, folder, Manifest.read(folder), reused=True)
+        for adapter, folder in zip(plan.steps, plan.finished(), strict=False)
+    ]
+    plan.store.tidy([child.manifest.derivation_id for child in done])
+    if len(done) < len(plan.steps):
+        if runtime.output is not None:
+            check_output(runtime.output, overwrite=runtime.overwrite)
+        plan.store.check()
+    with gathered(plan, world, [child.manifest.derivation_id for child in done]) as shelf:
+        made, opened = _make(plan, done, runtime, (world, shelf))
+    return Execution(plan, (*done, *made), opened=opened, world=world)
+
+
+def _follow(plan: Plan, runtime: Runtime, world: World) -> Execution:
+    """What every other process does."""
+    children = [
+        Child(adapter, folder, Manifest.read(folder), reused=reused)
+        for adapter, (folder, reused) in zip(plan.steps, assist(plan, runtime, world), strict=True)
+    ]
+    return Execution(plan, tuple(children), world=world)
 
 
 def _holds(output: Path, manifest: Manifest) -> bool:
@@ -119,8 +145,11 @@ def _holds(output: Path, manifest: Manifest) -> bool:
     return (output / MANIFEST).exists() and verify(output).ok and Manifest.read(output) == manifest
 
 
-def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child], Opened | None]:
+def _make(
+    plan: Plan, done: list[Child], runtime: Runtime, with_whom: tuple[World, Shelf]
+) -> tuple[list[Child], Opened | None]:
     """Compute the steps after those that are done; the network is that of the last one, if it was made here."""
+    world, shelf = with_whom
     made: list[Child] = []
     gauge: Gauge | None = None
     opened: Opened | None = None
@@ -128,27 +157,24 @@ def _make(plan: Plan, done: list[Child], runtime: Runtime) -> tuple[list[Child],
     for index in range(len(done), len(plan.steps)):
         adapter = plan.steps[index]
         if gauge is None or opened is None:
-            gauge, opened = _begin(plan, parent, runtime)
+            sketch = sketch_for(plan, adapter, parent)
+            gauge, opened = _begin(plan, parent, runtime, sketch)
         report = _labelled(runtime.report, f"[{index + 1}/{len(plan.steps)}] {adapter.kind}")
-        session = replace(gauge.session, report=report, settled={}, trails=[])
+        company = Company(world, index, shelf)
+        session = replace(gauge.session, report=report, settled={}, trails=[], company=company)
         child, opened = _step(gauge, Link(plan, adapter, parent), opened, session)
+        announce(world, child.manifest.derivation_id)
         made.append(child)
         parent = as_parent(child.folder, child.manifest)
     return made, opened
 
 
-def _begin(plan: Plan, parent: Pinned, runtime: Runtime) -> tuple[Gauge, Opened]:
+def _begin(
+    plan: Plan, parent: Pinned, runtime: Runtime, sketch: Opened | None
+) -> tuple[Gauge, Opened]:
     """The model that the next step starts from, and what measures it."""
-    from reuselib.derivation.session import begin
-
-    opened, session = begin(plan, parent.folder)
-    session = replace(
-        session,
-        trackers=runtime.trackers,
-        logging_dir=runtime.logging_dir,
-        num_states=runtime.keep_states,
-    )
-    return Gauge(plan, session, runtime.protocol), opened
+    opened, session = begin(plan, parent.folder, sketch)
+    return Gauge(plan, equipped(session, runtime), runtime.protocol), opened
 
 
 def _step(
@@ -161,7 +187,9 @@ def _step(
         return _compute(gauge, link, opened, session)
 
 
-def _compute(gauge: Gauge, link: Link, opened: Opened, session: Session) -> tuple[Child, Opened]:
+def _compute(
+    gauge: Gauge, link: Link, opened: Opened, session: Session
+) -> tuple[Child, Opened | None]:
     """Compute one child in a temporary folder, which becomes the child only when it is complete."""
     from reuselib.derivation.step import perform
 
@@ -181,10 +209,13 @@ def _compute(gauge: Gauge, link: Link, opened: Opened, session: Session) -> tupl
             expected="a store that nobody empties during a run",
             fix="run again",
         )
+    if session.step_saving is not None:
+        session.step_saving.place.clear()
     manifest = Manifest.read(folder)
     plan.store.remember_root(manifest.digests.dir_hash, folder)
     gauge.keep(as_parent(folder, manifest), side)
-    return Child(adapter, folder, manifest, reused=False), outcome.opened
+    child = Child(adapter, folder, manifest, reused=False)
+    return child, outcome.opened if opened.weights is None else None
 
 
 def _labelled(report: Report | None, label: str) -> Report | None:

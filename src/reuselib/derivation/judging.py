@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from reuselib.derivation.origin import origin
 from reuselib.derivation.plan import Plan
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reuselib.adapter import Json
     from reuselib.lineage.manifest import Manifest
     from reuselib.measure.latency import Protocol
+    from reuselib.training.world import World
 
 
 def pass_gates(
@@ -56,6 +57,31 @@ def pass_gates(
             fix=_fix(failed, figures, folder),
         )
     return told
+
+
+def judged_once(
+    world: World, judge: Callable[[], tuple[dict[str, Json], ...]]
+) -> tuple[dict[str, Json], ...]:
+    """What the first process judges, in every process; raises as `pass_gates`."""
+    failure: GateFailed | None = None
+    verdicts: tuple[dict[str, Json], ...] = ()
+    if world.main:
+        try:
+            verdicts = judge()
+        except GateFailed as error:
+            failure, verdicts = error, cast("tuple[dict[str, Json], ...]", error.verdicts)
+    told: Json = {"verdicts": list(verdicts), "failure": _words(failure)}
+    told = cast("dict[str, Any]", world.broadcast(told))
+    verdicts = tuple(told["verdicts"])
+    if told["failure"] is None:
+        return verdicts
+    what, expected, fix = told["failure"]
+    world.part()
+    raise failure or GateFailed(what, verdicts=verdicts, expected=expected, fix=fix)
+
+
+def _words(failure: GateFailed | None) -> list[Json] | None:
+    return None if failure is None else [failure.what, failure.expected, failure.fix]
 
 
 def _judged(plan: Plan, figures: Figures) -> tuple[Verdict, ...]:

@@ -18,7 +18,7 @@ from reuselib.lineage.store import Store
 from reuselib.lineage.verify import verify
 from reuselib.measure.gates import Gate, faults
 from reuselib.model.reference import Base, reference
-from reuselib.model.source import Pinned, resolve
+from reuselib.model.source import Pinned, glance, resolve
 
 if TYPE_CHECKING:
     from reuselib.data import Data, Splits
@@ -41,16 +41,22 @@ class Plan:
     store: Store
     gates: tuple[Gate, ...] = ()
     """What the last child must reach. A condition on the run: it is in no record and no identity."""
+    is_pinned: bool = True
+    """Whether the models' bytes were read. If not, this is for estimates: nothing can be identified or run by it."""
 
     def id(self, adapter: Adapter, parent: Pinned) -> str:
         """Derivation id of the child that `adapter` makes of `parent`: 64 hex digits.
 
         It depends on the inputs only, so a child can be looked up before it is computed.
         """
+        return hashlib.sha256(canonical.dumps(self.inputs(adapter, parent))).hexdigest()
+
+    def inputs(self, adapter: Adapter, parent: Pinned) -> dict[str, Json]:
+        """All that decides what that child is."""
         inputs: dict[str, Json] = {
             "derivation": 1,
             "parent": list(identity(parent.manifest)),
-            "adapter": with_references(adapter, _nameless).describe(),
+            "adapter": with_references(adapter, nameless).describe(),
             "task": self.task.describe(),
             "data": self.splits.digest if self.splits else None,
             "seed": self.seed,
@@ -58,7 +64,7 @@ class Plan:
         if adapter.uses_origin:
             # the parent's bytes do not say what it was made from
             inputs["origin"] = list(identity(origin(parent.manifest, parent.history)[0]))
-        return hashlib.sha256(canonical.dumps(inputs)).hexdigest()
+        return inputs
 
     def finished(self) -> tuple[Path, ...]:
         """Folders of the leading steps whose children are in the store already, intact.
@@ -86,8 +92,11 @@ def plan(  # noqa: PLR0913 - the fields of a recipe, and the store
     seed: int = 0,
     gates: Sequence[Gate] = (),
     store: Path | None = None,
+    weights: bool = True,
 ) -> Plan:
     """Pin and check everything that can be without loading a network; see `derive` for the parameters.
+
+    Without `weights` models are found, but not read: the plan is one to estimate with, not to run.
 
     Raises:
         ReuseError: an input cannot be had, or a step cannot follow the ones before it.
@@ -105,19 +114,21 @@ def plan(  # noqa: PLR0913 - the fields of a recipe, and the store
         )
     _refuse_gates(gates, task, has_rows=data is not None)
     place = Store.default(store)
-    pinned = resolve(reference(base, task, place), place)
+    find = resolve if weights else glance
+    pinned = find(reference(base, task, place), place)
     check_order(steps, form_of(pinned.manifest))
     _refuse_code_in_children(pinned, steps)
     splits = data.load() if isinstance(data, Data) else data
     return Plan(
         base=pinned,
-        steps=tuple(with_references(each, lambda ref: resolve(ref, place).ref) for each in steps),
+        steps=tuple(with_references(each, lambda ref: find(ref, place).ref) for each in steps),
         task=task.pin(splits) if splits is not None else task,
         splits=splits,
         data=data.pin(splits) if isinstance(data, Data) and splits is not None else None,
         seed=seed,
         store=place,
         gates=tuple(gates),
+        is_pinned=weights,
     )
 
 
@@ -208,7 +219,7 @@ def with_references(adapter: Adapter, change: Callable[[ModelRef], ModelRef]) ->
     return replace(adapter, **changed) if changed else adapter  # type: ignore[type-var]
 
 
-def _nameless(ref: ModelRef) -> ModelRef:
+def nameless(ref: ModelRef) -> ModelRef:
     """What a model is, wherever it lies: the same bytes under another name make the same child."""
     return ModelRef("", digest=ref.digest)
 

@@ -54,18 +54,17 @@ def num_epochs(plan: FitPlan, num_rows: int) -> int:
     return math.ceil(num_steps(plan, num_rows) / math.ceil(num_rows / plan.batch_size))
 
 
-def num_micro_rows(plan: FitPlan, num_processes: int) -> int:
-    """Rows of a micro-batch over all processes.
+def num_micro_rows(plan: FitPlan) -> int:
+    """Rows of a micro-batch over all processes, which need not get the same number of them.
 
     Raises:
         TrainingError: the batch cannot be divided evenly.
     """
-    pieces = plan.gradient_accumulation_steps * num_processes
+    pieces = plan.gradient_accumulation_steps
     if plan.batch_size % pieces:
         raise TrainingError(
-            f"batch_size {plan.batch_size} cannot be divided into {plan.gradient_accumulation_steps}"
-            f" micro-batches for {num_processes} processes",
+            f"batch_size {plan.batch_size} cannot be divided into {pieces} micro-batches",
             expected=f"a multiple of {pieces}",
             fix="change `batch_size` or `gradient_accumulation_steps`",
         )
-    return plan.batch_size // plan.gradient_accumulation_steps
+    return plan.batch_size // pieces

@@ -11,6 +11,7 @@ from reuselib.training.batching import costs
 from reuselib.training.device import placed, target_device
 from reuselib.training.shares import is_sharded, looking
 from reuselib.training.threads import all_cores
+from reuselib.training.world import place
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ def observe(
     order = list(range(len(examples)))
     if lengths is not None:
         order.sort(key=lambda row: -lengths[row])  # like lengths together, the largest batch first
-    rank, world_size = _place_in_world()
+    rank, world_size = place()
     # Whole batches are dealt out, so that a row's padding is the same for any number of processes.
     cuts = _cut(order, batch_size)
     mine = cuts[rank::world_size]
@@ -111,14 +112,6 @@ def _cut(order: Sequence[int], size: int) -> list[Sequence[int]]:
     if not order:
         raise DataError("there are no rows to evaluate on", expected="at least one row")
     return [order[at : at + size] for at in range(0, len(order), size)]
-
-
-def _place_in_world() -> tuple[int, int]:
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 def _exchanged(own: tuple[list, list], world_size: int) -> list[tuple[list, list]]:

@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from pathlib import Path
 
 MAX_THREADS = 1024
+CORES = "REUSELIB_CORES"
+"""Variable of the environment: how many cores `launch` divided, where the user had not decided about threads."""
 _fixed: ContextVar[int | None] = ContextVar("number of threads", default=None)
 
 
@@ -65,6 +67,28 @@ def as_many(threads: int) -> Iterator[None]:
     finally:
         _fixed.reset(token)
         torch.set_num_threads(before)
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """All cores that were divided among the processes of this machine, for the one that works while they wait."""
+    cores = int(os.environ.get(CORES) or 0)
+    if not cores or _fixed.get() is not None:
+        yield
+        return
+    with as_many(cores):
+        yield
+
+
+@contextmanager
+def divided() -> Iterator[None]:
+    """This process's part of the cores again, within `undivided`."""
+    cores, own = int(os.environ.get(CORES) or 0), int(os.environ.get("OMP_NUM_THREADS") or 0)
+    if not (cores and own) or _fixed.get() != cores:
+        yield
+        return
+    with as_many(own):
+        yield
 
 
 def _siblings(cpu: int) -> str:
