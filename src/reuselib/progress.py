@@ -18,6 +18,8 @@ class Progress:
     """Units of work in this phase; 0 if unknown."""
     detail: str = ""
     """A figure worth seeing, such as the current loss."""
+    remark: str = ""
+    """Something that happened and is worth a line of its own, such as where a training goes on."""
 
 
 Report: TypeAlias = Callable[[Progress], None]

@@ -11,7 +11,9 @@ from reuselib.derivation.origin import COMPRESSING, find_origin
 from reuselib.derivation.origin import origin as origin_of
 from reuselib.derivation.plan import Plan, identity
 from reuselib.derivation.recall import recall
+from reuselib.derivation.saving import StepSaving
 from reuselib.derivation.teacher import Teacher
+from reuselib.lineage.checkpoints import Checkpoints
 from reuselib.model.opening import open_network
 from reuselib.model.source import Pinned
 
@@ -61,8 +63,16 @@ class Link:
             origin_teacher=self._teacher() if self.adapter.uses_origin else None,
             form=form,
             derivation_id=self.derivation_id,
+            step_saving=self._saving(session),
             remembered=partial(recall, self.parent, self.plan.store),
         )
+
+    def _saving(self, session: Session) -> StepSaving | None:
+        """Where checkpoints are kept, if they are."""
+        if session.saving is None:
+            return None
+        place = Checkpoints(self.plan.store.path, self.derivation_id)
+        return StepSaving(session.saving, place, self.plan.inputs(self.adapter, self.parent))
 
     def _teacher(self) -> Teacher:
         """What `Run.origin` gives, opened when it is asked for."""

@@ -91,7 +91,7 @@ def plan(  # noqa: PLR0913 - the fields of a recipe, and the store
     data: Data | Splits | None = None,
     seed: int = 0,
     gates: Sequence[Gate] = (),
-    store: Path | None = None,
+    store: Path | Store | None = None,
     weights: bool = True,
 ) -> Plan:
     """Pin and check everything that can be without loading a network; see `derive` for the parameters.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from reuselib.adapter import Attach, Json, ModelRef, Objective, Taught
+from reuselib.adapter import Attach, Json, ModelRef, Objective, Taught, Weights
+from reuselib.derivation.saving import Saving, StepSaving
 from reuselib.derivation.teacher import (
     Teacher,
     complete,
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from reuselib.data import Splits
+    from reuselib.derivation.company import Company
+    from reuselib.derivation.derive import Runtime
     from reuselib.derivation.plan import Plan
     from reuselib.lineage.store import Store
     from reuselib.lineage.trail import Trail
     from reuselib.model.opening import Opened
     from reuselib.task import Batch, Examples, Processor, Rows, Task
+    from reuselib.training.activations import Shelf
     from reuselib.training.lessons import Lesson
     from reuselib.training.plan import FitPlan, ParameterGroup
     from reuselib.training.replay import Replay
@@ -45,22 +50,33 @@ class Encoded:
     processor: Processor
     done: dict[int, tuple[Rows, Examples]] = field(default_factory=dict)
     """By `id`; the rows are kept, because an id is given to other rows once its own are gone."""
+    elsewhere: Callable[[Rows], Examples | None] | None = None
+    """What another process may have encoded already."""
 
     def of(self, rows: Rows) -> Examples:
         """Encode rows, or hand back what was encoded before."""
         if id(rows) not in self.done:
-            self.done[id(rows)] = (rows, self.task.encode(rows, self.processor))
+            found = None if self.elsewhere is None else self.elsewhere(rows)
+            encoded = self.task.encode(rows, self.processor) if found is None else found
+            self.done[id(rows)] = (rows, encoded)
         return self.done[id(rows)][1]
 
 
-def begin(plan: Plan, folder: Path) -> tuple[Opened, Session]:
-    """Open the model in `folder` as the plan says, and a session over the plan's rows."""
+def begin(plan: Plan, folder: Path, sketch: Opened | None = None) -> tuple[Opened, Session]:
+    """Open the model in `folder` as the plan says, and a session over the plan's rows.
+
+    Args:
+        plan: of the run.
+        folder: of the model.
+        sketch: the model, opened without its weights already.
+    """
     from reuselib.model.opening import open_network
     from reuselib.training.seeds import seeded
 
-    trusted = plan.base.ref.trust_remote_code
-    with seeded(plan.seed):
-        opened = open_network(folder, plan.task, plan.store, trust_remote_code=trusted)
+    trusted, opened = plan.base.ref.trust_remote_code, sketch
+    if opened is None:
+        with seeded(plan.seed):
+            opened = open_network(folder, plan.task, plan.store, trust_remote_code=trusted)
     session = Session(
         task=plan.task,
         rows=plan.splits,
@@ -69,6 +85,18 @@ def begin(plan: Plan, folder: Path) -> tuple[Opened, Session]:
         store=plan.store,
     )
     return opened, session
+
+
+def equipped(session: Session, runtime: Runtime) -> Session:
+    """The session with what is told to a run, in every process of it."""
+    return replace(
+        session,
+        trackers=runtime.trackers,
+        logging_dir=runtime.logging_dir,
+        num_states=runtime.keep_states,
+        saving=Saving.of(runtime),
+        cache_bytes=runtime.cache_bytes,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +131,14 @@ class Session:
     """Under which states are kept."""
     num_states: int = 0
     """How many to keep, of the first `fit`."""
+    cache_bytes: int = 8 * 2**30
+    """Room for outputs of frozen blocks; as much as a run has that is told nothing."""
+    saving: Saving | None = None
+    """What the run was told about checkpoints; None for none."""
+    step_saving: StepSaving | None = None
+    """Where those of the present step are."""
+    company: Company | None = None
+    """The other processes, if there are any."""
 
     @property
     def splits(self) -> Splits:
@@ -148,10 +184,17 @@ class Session:
             logging_dir=self.logging_dir,
             report=self.report,
             trail=not self.rehearsing,
+            shelf=self._shelf(splits),
             keeper=self._keeper(),
             replay=self.replays[len(self.trails)] if len(self.trails) < len(self.replays) else None,
         )
-        result = fit(module, plan, job)
+        with (
+            nullcontext() if self.company is None else self.company.training(self.encoded),
+            nullcontext()
+            if self.step_saving is None
+            else self.step_saving.saver(self.report) as saver,
+        ):
+            result = fit(module, plan, replace(job, saver=saver))
         self.settled.update(result.facts)
         if result.trail is not None:
             self.trails.append(result.trail)
@@ -205,13 +248,26 @@ class Session:
             pinned.folder, self.task, self.store, trust_remote_code=ref.trust_remote_code
         )
         module = complete(opened).module
-        refuse_other_form(pinned.manifest.name, opened.form, self.form)
-        rows = list(islice(self.splits.train, NUM_COMPARED)) if self.rows is not None else []
-        refuse_other_processor(
-            pinned.manifest.name, self.task, rows, (self.encoded.processor, opened.processor)
-        )
+        self._refuse_unlike(pinned.manifest.name, opened)
         self.loaded[module] = opened.rebuild
         return module
+
+    def weights(self, ref: ModelRef) -> Weights:
+        """The tensors of another model of the same task, which is not in memory; refused for the same reasons."""
+        from reuselib.model.sketching import open_sketch
+        from reuselib.model.source import resolve
+
+        pinned = resolve(ref, self.store)
+        opened = open_sketch(pinned.folder, self.task, self.store)
+        if opened is None or opened.weights is None:
+            raise IncompatibleStep(
+                f"{pinned.manifest.name} cannot be opened tensor by tensor, as the model before this step is",
+                expected="a model whose files hold each tensor of its network",
+                fix="save it anew with this version of transformers, or give the run more memory and some rows",
+            )
+        complete(opened)
+        self._refuse_unlike(pinned.manifest.name, opened)
+        return opened.weights
 
     def origin(self) -> nn.Module:
         """The model before it was compressed."""
@@ -239,6 +295,19 @@ class Session:
     def with_fresh(self, fresh: frozenset[str]) -> Session:
         """The same session for a module in which those tensors are newly initialised."""
         return replace(self, fresh=fresh)
+
+    def _shelf(self, splits: Splits) -> Shelf | None:
+        from reuselib.training.activations import Shelf
+
+        digest = splits.facts["splits"]["train"]["digest"]
+        return None if self.rehearsing else Shelf(self.store, digest, self.cache_bytes)
+
+    def _refuse_unlike(self, name: str, opened: Opened) -> None:
+        """Another model must have weights of the same kind, and take batches as they are encoded here."""
+        refuse_other_form(name, opened.form, self.form)
+        rows = list(islice(self.splits.train, NUM_COMPARED)) if self.rows is not None else []
+        processors = self.encoded.processor, opened.processor
+        refuse_other_processor(name, self.task, rows, processors)
 
     def _keeper(self) -> Keeper | None:
         from reuselib.training.state import Keeper, write_state

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.progress import Report
+from reuselib.training.activations import Shelf
 from reuselib.training.plan import ParameterGroup
 from reuselib.training.replay import Replay
 from reuselib.training.state import Keeper
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from reuselib.adapter import Attach, Objective
     from reuselib.lineage.trail import Trail
     from reuselib.task import Examples, Processor, Task
+    from reuselib.training.checkpointing import Saver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,12 @@ class Job:
     report: Report | None = None
     trail: bool = True
     """Whether to take digests of the state on the way; they change no weight."""
+    shelf: Shelf | None = None
+    """Where outputs of frozen blocks may be kept; None: nowhere, and they are computed in every epoch."""
     keeper: Keeper | None = None
     """Keeps states on the way, in one process only."""
+    saver: Saver | None = None
+    """Keeps checkpoints, and goes on from the newest."""
     replay: Replay | None = None
     """What of a recorded training to do again."""
 

@@ -6,24 +6,28 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from reuselib.errors import TrainingError
 from reuselib.progress import Progress
 from reuselib.training.accelerating import everyones, opened, prepared, settings
 from reuselib.training.batching import costs, micro_batches, plan_batches, share
+from reuselib.training.checkpointing import Going
 from reuselib.training.checks import check, num_epochs, num_micro_rows, num_steps
 from reuselib.training.device import placed, target_device
 from reuselib.training.evaluate import evaluate
 from reuselib.training.job import FitResult, Job
 from reuselib.training.optimizer import adamw, clip, set_learning_rate
-from reuselib.training.packing import check_packing, laid_out
+from reuselib.training.packing import check_packing
+from reuselib.training.pieces import Piece, loss_of, piece_of
 from reuselib.training.plan import FitPlan
 from reuselib.training.precision import resolve
+from reuselib.training.prefix import Prefix, frozen_prefix
 from reuselib.training.replay import Stopped
 from reuselib.training.resuming import capture, resume
 from reuselib.training.schedule import factor
+from reuselib.training.search import Site
 from reuselib.training.seeds import seeded
 from reuselib.training.sharding import asked_for, sharded
 from reuselib.training.shares import is_sharded, local
@@ -78,12 +82,22 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
             accelerator.init_trackers("reuselib", config=settings(plan))
         stack.enter_context(swift_dropout(accelerator.device))
         optimizer = accelerator.prepare_optimizer(adamw(module, plan, job.groups))
-        loop = Loop(module, wrapped, plan, job, stages, accelerator, optimizer)
+        site = Site(
+            module=module,
+            plan=plan,
+            job=job,
+            stages=stages,
+            accelerator=accelerator,
+            precision=precision,
+        )
+        prefix = stack.enter_context(frozen_prefix(site))
+        loop = Loop(module, wrapped, plan, job, stages, accelerator, optimizer, prefix)
         facts = {
             "precision": precision,
             "device": accelerator.device.type,
             "num_processes": accelerator.num_processes,
             "num_threads": threads,
+            **prefix.facts,
             **({} if how is None else {"sharding": how.kind}),
         }
         metrics, trail = loop.run()
@@ -106,6 +120,7 @@ class Loop:
     stages: Stages
     accelerator: Accelerator
     optimizer: AcceleratedOptimizer
+    prefix: Prefix
     watch: Watch = field(default_factory=Watch)
     recorder: Recorder | None = field(init=False, default=None)
     best: Best | None = field(init=False, default=None)
@@ -114,18 +129,21 @@ class Loop:
     loss_sum: float | Tensor = 0.0
     """Loss and targets of the present epoch so far."""
     num_targets: float = 0.0
+    lengths: Sequence[int] | None = field(init=False, default=None)
+    """What each row costs, if rows of like length are put together."""
 
     def run(self) -> tuple[dict[str, float], Trail | None]:
         """Train for as long as the plan says; figures, and the trail."""
         started = time.perf_counter()
         self.best = best = self._best()
         self.recorder = self._recorder()  # before anything else changes a weight or a buffer
-        lengths = costs(self.job.train, self.job.task) if self.plan.group_by_length else None
-        replay = self.job.replay
-        start = None if replay is None else replay.start
-        first = epoch = 0 if start is None else resume(self, start)
-        for epoch in range(first, self.stages.num_epochs):
-            self._epoch(epoch, lengths)
+        self.lengths = costs(self.job.train, self.job.task) if self.plan.group_by_length else None
+        going = self._begin()
+        if going.metrics is not None:
+            return dict(going.metrics), None if self.recorder is None else self.recorder.finish()
+        epoch = going.epoch
+        for epoch in range(going.epoch, self.stages.num_epochs):
+            self._epoch(epoch)
             if best is not None:
                 self._validate(best, epoch)
                 if best.exhausted and epoch >= self.stages.last_opening:
@@ -134,7 +152,7 @@ class Loop:
         if best is not None:
             best.restore(self.module)
         self._check_weights()
-        seconds = time.perf_counter() - started
+        seconds = going.seconds + time.perf_counter() - started
         metrics = {
             "train_loss": float(self.loss_sum) / self.num_targets,
             "num_steps": float(self.step),
@@ -145,22 +163,29 @@ class Loop:
         }
         if best is not None:
             metrics |= {"best_epoch": float(best.epoch), f"validation_{best.metric}": best.value}
+        if self.job.saver is not None:
+            self.job.saver.end(self, metrics)
         return metrics, trail
 
-    def _epoch(self, epoch: int, lengths: Sequence[int] | None) -> None:
+    def _begin(self) -> Going:
+        """Where to go on, with everything as it was there."""
+        replay = self.job.replay
+        if replay is not None and replay.start is not None:
+            return Going(epoch=resume(self, replay.start))
+        return Going() if self.job.saver is None else self.job.saver.begin(self)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Rows of each step of an epoch."""
+        num_rows, size, seed = len(self.job.train), self.plan.batch_size, self.job.seed
+        return plan_batches(self.lengths, num_rows, size, seed=seed, epoch=epoch)
+
+    def _epoch(self, epoch: int) -> None:
         learning = self.stages.enter(epoch)
         done = self.step - epoch * self.steps_per_epoch  # more than none if it goes on from a state
         if not done:
             self.loss_sum, self.num_targets = 0.0, 0.0
-        batches = plan_batches(
-            lengths,
-            len(self.job.train),
-            self.plan.batch_size,
-            seed=self.job.seed,
-            epoch=epoch,
-        )
         total = num_steps(self.plan, len(self.job.train))
-        for rows in batches[done : done + total - self.step]:
+        for rows in self.batches(epoch)[done : done + total - self.step]:
             rate = self.plan.learning_rate * factor(self.plan.schedule, self.step, total)
             set_learning_rate(self.optimizer, rate)
             loss, targets = self._gradient(rows, epoch)
@@ -176,43 +201,37 @@ class Loop:
                 if self.job.replay is not None and self.step == self.job.replay.stop:
                     raise Stopped(self.recorder.finish(), frozenset(self.recorder.rows))
             self._tell(total, loss, rate, norm)
+            if self.job.saver is not None:
+                self.job.saver.after(self)
         self.watch.look()
 
     def _gradient(self, rows: Sequence[int], epoch: int) -> tuple[Tensor, float]:
         """Leave the gradient of the mean loss over all targets in `.grad`; return that loss and their number."""
         pieces = [self._piece(piece) for piece in micro_batches(rows, self._num_micro_rows)]
-        targets = self._summed(float(sum(number for _, number in pieces)))
+        targets = self._summed(float(sum(piece.num_targets for piece in pieces)))
         if targets <= 0:
             raise TrainingError(f"there is nothing to predict in training rows {list(rows)}")
         # Processes average their gradients, so each counts for as many as there are.
         scale = self.accelerator.num_processes / targets
         loss = None
-        for at, (batch, number) in enumerate(pieces):
-            with self._synchronised(at == len(pieces) - 1):
-                part = self._loss(batch) * (scale if number else 0.0)
+        for at, piece in enumerate(pieces):
+            with self._synchronised(at == len(pieces) - 1), self.prefix.past(piece):
+                part = self._loss(piece.batch) * (scale if piece.num_targets else 0.0)
                 self.accelerator.backward(part)
             loss = part.detach() if loss is None else loss + part.detach()
         loss = self.accelerator.reduce(loss, "mean") if self._many else loss
         self.watch.see(Seen(self.step, epoch, "the loss", loss, rows))
         return loss, targets
 
-    def _piece(self, rows: Sequence[int]) -> tuple[Batch, float]:
-        """This process's share of a micro-batch, and its number of targets."""
-        task, processor = self.job.task, self.job.processor
+    def _piece(self, rows: Sequence[int]) -> Piece:
+        """This process's share of a micro-batch."""
         own = share(rows, self.accelerator.process_index, self.accelerator.num_processes)
         # Without a row of its own, a process still takes part in the exchange of gradients, with a weight of nought.
-        mine = own or rows[:1]
-        batch = laid_out(self.plan, task, processor, [self.job.train[row] for row in mine])
-        number = float(task.num_targets(batch)) if own else 0.0
-        if self.job.attach is not None:
-            batch = {**batch, **self.job.attach(mine)}
-        device = self.accelerator.device
-        return {name: value.to(device, non_blocking=True) for name, value in batch.items()}, number
+        piece = piece_of(self.plan, self.job, own or rows[:1], self.accelerator.device)
+        return piece if own else replace(piece, num_targets=0.0)
 
     def _loss(self, batch: Batch) -> Tensor:
-        if self.job.objective is not None:
-            return self.job.objective(self.wrapped, batch)
-        return self.job.task.loss(self.job.task.forward(self.wrapped, batch), batch)
+        return loss_of(self.job, self.wrapped, batch)
 
     def _clip(
         self, learning: Sequence[nn.Parameter], rows: Sequence[int], epoch: int
@@ -241,7 +260,8 @@ class Loop:
         if self.plan.early_stopping is None:
             return None
         task = self.job.task
-        return Best(self.plan.early_stopping, task.metric, task.greater_is_better)
+        known = (self.plan.early_stopping, task.metric, task.greater_is_better)
+        return Best(*known, learned=tuple(self.stages.opens))
 
     def _validate(self, best: Best, epoch: int) -> None:
         assert self.job.validation is not None  # `check` saw to it
@@ -295,16 +315,21 @@ class Loop:
 
     @property
     def _num_micro_rows(self) -> int:
-        return num_micro_rows(self.plan, self.accelerator.num_processes)
+        return num_micro_rows(self.plan)
 
     def _summed(self, number: float) -> float:
-        """The sum over all processes."""
+        """The sum over all processes, which agree on what to do after this step along with it."""
         if not self._many:
             return number
         import torch
 
-        own = torch.tensor(number, dtype=torch.float64, device=self.accelerator.device)
-        return float(self.accelerator.reduce(own, "sum"))
+        saver = self.job.saver
+        own = [number, *(() if saver is None else saver.wishes())]
+        shared = torch.tensor(own, dtype=torch.float64, device=self.accelerator.device)
+        total, *wishes = self.accelerator.reduce(shared, "sum").tolist()
+        if saver is not None:
+            saver.agreed = (wishes[0] > 0, wishes[1] > 0)
+        return total
 
     @contextmanager
     def _synchronised(self, now: bool) -> Iterator[None]:

@@ -19,17 +19,22 @@ from reuselib.training.state import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from reuselib.adapter import Json
     from reuselib.training.loop import Loop
     from reuselib.training.stopping import Best
 
 
 def capture(loop: Loop) -> State:
-    """The state of a loop after an optimizer step."""
+    """The state of a loop after an optimizer step: to be written away before the next one, which changes it.
+
+    Several processes call it together, for each has generators of its own.
+    """
     import torch
 
     learned, best = tuple(loop.stages.opens), loop.best
-    generators, random = random_state()
+    generators, random = _generators(loop.accelerator.num_processes)
     loss_sum = torch.as_tensor(loop.loss_sum)
     tensors = {
         **dict(prefixed("weights", weights_of(loop.module, learned))),
@@ -37,7 +42,7 @@ def capture(loop: Loop) -> State:
             prefixed("optimizer", optimizer_tensors(loop.module, learned, loop.optimizer.optimizer))
         ),
         **dict(prefixed("best", {} if best is None else best.weights)),
-        **dict(prefixed("random", generators)),
+        **generators,
         "loss_sum": loss_sum.detach().cpu().clone(),
     }
     scaler = loop.accelerator.scaler
@@ -73,8 +78,26 @@ def resume(loop: Loop, state: State) -> int:
     if loop.accelerator.scaler is not None and state.scaler is not None:
         loop.accelerator.scaler.load_state_dict(dict(state.scaler))
     _refuse_other_path(loop, state)
-    restore_random(state)  # last, because nothing may draw between this and the next step
+    # last, because nothing may draw between this and the next step
+    restore_random(state, loop.accelerator.process_index)
     return (state.step - 1) // loop.steps_per_epoch
+
+
+def _generators(num_processes: int) -> tuple[dict[str, Tensor], dict[str, Json]]:
+    """Those of all processes, see `State`."""
+    own, random = random_state()
+    found = dict(prefixed("random", own))
+    if num_processes > 1:
+        import torch.distributed as dist
+
+        every: list[Any] = [None] * num_processes
+        dist.all_gather_object(every, (own, random))
+        for rank, (tensors, others) in enumerate(every[1:], start=1):
+            found |= prefixed(f"random{rank}", tensors)
+            random[str(rank)] = others
+        if dist.get_rank():
+            return {}, {}  # only the first one writes
+    return found, random
 
 
 def _refuse_other_path(loop: Loop, state: State) -> None:

@@ -45,9 +45,10 @@ class State:
     tensors: Mapping[str, Tensor]
     """On the CPU. `weights.<name>`: parameters that learn, and buffers. `optimizer.<key>.<name>`: what the optimizer
     keeps for a parameter. `best.<name>`: the best weights so far, with early stopping. `random.*`: the generators of
-    torch, NumPy and Python. `loss_sum`: over the targets of the present epoch."""
+    torch, NumPy and Python, and `random<rank>.*` those of the other processes. `loss_sum`: over the targets of the
+    present epoch."""
     random: Mapping[str, Json] = field(default_factory=dict)
-    """What the generators of NumPy and Python keep besides."""
+    """What the generators of NumPy and Python keep besides; under `<rank>` those of the other processes."""
     best: Mapping[str, Json] | None = None
     """Figures of early stopping."""
     scaler: Mapping[str, Json] | None = None
@@ -156,15 +157,16 @@ def random_state() -> tuple[dict[str, Tensor], dict[str, Json]]:
     return tensors, other
 
 
-def restore_random(state: State) -> None:
-    """Put the generators where they were; raises as `restore_weights`."""
+def restore_random(state: State, rank: int = 0) -> None:
+    """Put the generators of this process where they were; raises as `restore_weights`."""
     import numpy as np
     import torch
 
-    tensors = state.part("random")
+    tensors = state.part(f"random{rank or ''}")
     try:
-        position, has_gauss, gauss = state.random["numpy"]  # type: ignore[misc]
-        version, following = state.random["python"]  # type: ignore[misc]
+        others: Any = state.random[str(rank)] if rank else state.random
+        position, has_gauss, gauss = others["numpy"]
+        version, following = others["python"]
         keys = tensors["numpy"].numpy().astype(np.uint32)
         np.random.set_state(("MT19937", keys, position, has_gauss, gauss))
         random.setstate((version, tuple(tensors["python"].tolist()), following))
@@ -243,6 +245,6 @@ def _bad(why: str) -> IntegrityError:
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Copies of tensors on the CPU, whole, under names that begin with `<prefix>.`."""
+    """Tensors on the CPU, whole, under names that begin with `<prefix>.`: no copies of those that are so already."""
     for name, value in tensors.items():
-        yield f"{prefix}.{name}", whole(value.detach()).cpu().clone()
+        yield f"{prefix}.{name}", whole(value.detach()).cpu()

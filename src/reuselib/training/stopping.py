@@ -25,6 +25,8 @@ class Best:
     value: float = math.nan
     weights: dict[str, Tensor] = field(default_factory=dict)
     waited: int = 0
+    learned: tuple[str, ...] = ()
+    """Names of parameters that learn sooner or later: what was still frozen in the best epoch is put back as well."""
     _mark: float = math.nan
 
     def offer(self, module: nn.Module, epoch: int, metrics: dict[str, float]) -> None:
@@ -41,7 +43,7 @@ class Best:
         if math.isnan(value):
             raise TrainingError(f"the validation {self.metric} is nan after epoch {epoch}")
         if self._gain(value, self.value) > 0:
-            self.epoch, self.value, self.weights = epoch, value, _copied(module)
+            self.epoch, self.value, self.weights = epoch, value, self._copied(module)
         if self._gain(value, self._mark) > self.plan.min_delta:
             self._mark, self.waited = value, 0
         else:
@@ -66,7 +68,7 @@ class Best:
         import torch
 
         with torch.no_grad():
-            for name, value in _moving(module).items():
+            for name, value in self._moving(module).items():
                 value.copy_(cut_like(self.weights[name], value))
 
     def _gain(self, value: float, than: float) -> float:
@@ -74,12 +76,14 @@ class Best:
             return math.inf
         return value - than if self.greater_is_better else than - value
 
+    def _moving(self, module: nn.Module) -> dict[str, Tensor]:
+        """All that training can change: parameters that learn, and buffers such as running statistics."""
+        learning = {
+            name: part
+            for name, part in module.named_parameters()
+            if part.requires_grad or name in self.learned
+        }
+        return {**learning, **dict(module.named_buffers())}
 
-def _moving(module: nn.Module) -> dict[str, Tensor]:
-    """All that training can change: parameters that learn, and buffers such as running statistics."""
-    learning = {name: part for name, part in module.named_parameters() if part.requires_grad}
-    return {**learning, **dict(module.named_buffers())}
-
-
-def _copied(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in _moving(module).items()}
+    def _copied(self, module: nn.Module) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self._moving(module).items()}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reuselib.lineage.hashing import sha256_memory
 from reuselib.lineage.rows import TensorRow
@@ -16,6 +16,8 @@ from reuselib.training.shares import whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from reuselib.adapter import Json
 
 SHARE = 0.01
 """Of the time of a training that may go into its trail, besides the first entry and the last."""
@@ -57,7 +59,7 @@ class Recorder:
     _batches: list[Sequence[int]] = field(default_factory=list[Sequence[int]])
     _times: list[float] = field(default_factory=list[float])
     _last: float = 0.0
-    _seen: tuple[int, Tensor] | None = None
+    _seen: tuple[int, Tensor | float] | None = None
 
     def __post_init__(self) -> None:
         started = time.perf_counter()
@@ -118,7 +120,34 @@ class Recorder:
         self.tensors = tuple(sorted((row.name for row in counted), key=str.encode))
         return state_hash(counted)
 
-    def _note(self, step: int, loss: Tensor, kept: str) -> None:
+    def notes(self) -> dict[str, Json]:
+        """What it takes to go on, besides the rows since the last entry, which follow from the plan."""
+        step, loss = self._seen or (0, 0.0)
+        return {
+            "every": self.every,
+            "entries": [entry.to_json() for entry in self.entries],
+            "seconds": self.seconds,
+            "tensors": list(self.tensors),
+            "times": list(self._times) if step < WARM_UP else [],
+            "loss": float(loss),
+        }
+
+    def resume(self, step: int, notes: Mapping[str, Any], batches: Sequence[Sequence[int]]) -> None:
+        """Go on where a recorder of the same training was after a step.
+
+        Args:
+            step: its number.
+            notes: what that one said.
+            batches: rows of the steps since the last entry.
+        """
+        self.every, self.seconds = int(notes["every"]), self.seconds + float(notes["seconds"])
+        self.entries = [Entry(**each) for each in notes["entries"]]
+        self.tensors = tuple(notes["tensors"])
+        self._times, self._batches = [float(each) for each in notes["times"]], list(batches)
+        self._seen = (step, notes["loss"])
+        self._last = time.perf_counter()
+
+    def _note(self, step: int, loss: Tensor | float, kept: str) -> None:
         rows = rows_digest(self._batches)
         self._batches = []
         self.entries.append(
