@@ -49,7 +49,7 @@ def test_a_strangers_adapter_keeps_the_laws():
         (Slanderous(), "proof", "an honest child fails"),
         (Mute(), "silence", "refused without reason"),
         (Pickler(), "inert", "notes.pkl"),
-        (Lonely(), "world_size", "between one process and two"),
+        (Lonely(), "world_size", "between one process and 2"),
     ],
     ids=lambda value: value if isinstance(value, str) else getattr(value, "kind", None),
 )
