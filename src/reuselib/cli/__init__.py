@@ -9,16 +9,13 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reuselib.errors import ReuseError
+from reuselib.errors import Interrupted, ReuseError
 from reuselib.values.visible import visible_lines
 
 if TYPE_CHECKING:
     from reuselib.cli.processes import Call
 
 INTERRUPTED = 130
-NOTHING_LOST = """interrupted; nothing was lost: the store holds whole children only.
-Run the same command again, and it goes on after the last one."""
-"""Said of `run`, the one verb that leaves something to go on with."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,11 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # torchao, which peft loads where it is installed, tells of GPU libraries that its CPU package lacks
         for name in ("torchao", "torch.utils._pytree"):
             logging.getLogger(name).setLevel(logging.ERROR)
-    from reuselib.cli.processes import Call
+    from reuselib.cli import interruption
+    from reuselib.cli.processes import Call, speaks
 
     call = Call((*given, "--debug") if debug else tuple(given))
     try:
-        code = _invoke(given, call)
+        with interruption.sigterm_as_ctrl_c():
+            code = _invoke(given, call)
+    except Interrupted as error:
+        if speaks():
+            _say(interruption.words(error, given))
+        return INTERRUPTED
     except ReuseError as error:
         if debug:
             raise
@@ -60,17 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("Please report it, with the output of the same command and --debug behind it.")
         return 1
     if code == INTERRUPTED and not call.told:
-        _say(NOTHING_LOST if given[:1] == ["run"] else "interrupted")
+        _say(interruption.NOTHING_LOST if given[:1] == ["run"] else "interrupted")
     return code
 
 
 def _invoke(arguments: Sequence[str], call: Call) -> int:
-    from reuselib.cli import evidence  # noqa: F401 - adds its verbs
+    from reuselib.cli import evidence, store  # noqa: F401 - add their verbs
+    from reuselib.cli.interruption import of
     from reuselib.cli.verbs import app
 
     try:
         app(args=list(arguments), prog_name="reuselib", obj=call)
     except SystemExit as end:  # typer's way to return
+        if (interrupted := of(end)) is not None:
+            raise interrupted from None
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -213,14 +214,16 @@ def _next(execution: Execution) -> list[str]:
     quoted = f"'{folder}'" if " " in str(folder) else folder
     return [
         f"model:   {folder}",
-        f"verify:  {_program()} verify {quoted}",
-        f"lineage: {_program()} show {quoted}",
+        f"verify:  {program()} verify {quoted}",
+        f"lineage: {program()} show {quoted}",
     ]
 
 
-def _program() -> str:
+def program() -> str:
     """How this program can be called again: by its path if that is how it was called and the name is not found."""
     called = Path(sys.argv[0])
+    if called.name == "__main__.py" and not shutil.which("reuselib"):
+        return f"{shlex.quote(sys.executable)} -m reuselib"
     return "reuselib" if called.name != "reuselib" or shutil.which("reuselib") else str(called)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from types import FrameType
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name))
 ONE_PRESS = 0.5
 """Seconds within which a second Ctrl-C is the first, passed on by a launcher that got it from the terminal too."""
+
+NOTICE = b"\nfinishing this step, then keeping the training; Ctrl-C again ends at once\n"
 
 
 @dataclass
@@ -31,6 +35,9 @@ class Interruption:
         now = time.monotonic()
         if not self.requested:
             self.requested, self._since = True, now
+            if sys.stderr is not None and sys.stderr.isatty():
+                # straight to the terminal: a print may be what was interrupted
+                os.write(sys.stderr.fileno(), NOTICE)
         elif number == signal.SIGINT and now - self._since > ONE_PRESS:
             raise KeyboardInterrupt
 
