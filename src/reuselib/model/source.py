@@ -38,6 +38,9 @@ OTHER_FORMATS = (
 )
 """Weights in formats that are never read, so never downloaded."""
 
+UNKNOWN = Digests("0" * 64, "0" * 64)
+"""Digests of what was not read."""
+
 
 @dataclass(frozen=True)
 class Pinned:
@@ -77,6 +80,21 @@ def resolve(ref: ModelRef, store: Store) -> Pinned:
         ancestors = history(place.folder)
     store.remember_root(digests.dir_hash, place.folder)
     return Pinned(pinned, place.folder, place.uri, manifest, ancestors)
+
+
+def glance(ref: ModelRef, store: Store) -> Pinned:
+    """Find a model without reading its weights: nothing is compared, and its digests are not known.
+
+    For estimates; also of a folder that lacks the weights themselves. Nothing is noted in the store.
+
+    Raises:
+        SourceError: nothing is there, or the hub cannot be reached.
+    """
+    place = _Places(store).find(ref)
+    manifest = read_manifest(place.folder)
+    if manifest is None:
+        manifest = Manifest.pin(place.name, UNKNOWN, source=place.uri, revision=place.commit)
+    return Pinned(ref, place.folder, place.uri, manifest, {})
 
 
 def _refuse_changed(place: _Place, manifest: Manifest, digests: Digests) -> None:

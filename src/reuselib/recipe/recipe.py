@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reuselib.derivation.derive import Runtime
     from reuselib.derivation.plan import Plan
     from reuselib.lineage.manifest import Manifest
+    from reuselib.lineage.store import Store
     from reuselib.model import Model
 
 
@@ -145,15 +146,17 @@ class Recipe:
         """Write `to_yaml` to a file."""
         Path(path).write_text(self.to_yaml(), encoding="utf-8")
 
-    def plan(self, *, store: Path | None = None) -> Plan:
+    def plan(self, *, store: Path | Store | None = None, weights: bool = True) -> Plan:
         """Pin every input and look up what the store holds, without loading a network.
+
+        Without `weights` models are found, but not read: the plan is one for `derivation.budget.estimate`.
 
         Raises:
             ReuseError: an input cannot be had, or a step cannot follow the ones before it.
         """
         from reuselib.derivation.plan import plan
 
-        return plan(**self._parameters(), store=store)
+        return plan(**self._parameters(), store=store, weights=weights)
 
     def run(self, runtime: Runtime | None = None) -> Model:
         """Make the model, or find it in the store: `derive` with this recipe's fields."""
