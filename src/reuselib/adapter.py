@@ -112,6 +112,20 @@ class Adapted:
     is kept as `lineage/<name>.json`, bound by digest, and read back with `Run.recall`."""
 
 
+@dataclass(frozen=True)
+class Streamed:
+    """A child that is made one tensor at a time, so that neither it nor its parent is ever in memory as a whole."""
+
+    module: nn.Module
+    """The child's network on the meta device: names, types and shapes are those that its folder will hold."""
+    tensors: Iterable[tuple[str, Tensor]]
+    """Every tensor of its state once, by name and in any order, each made when it is asked for; of those that share
+    memory one is enough."""
+    adapted: Callable[[], Adapted]
+    """What `adapt` hands back, with `module` for the network. Called when all tensors have been written, so that it may
+    say what was found on the way."""
+
+
 class Taught(Protocol):
     """What teachers say about training rows: an `Attach`, with figures worth recording."""
 
@@ -220,6 +234,16 @@ class Run(Protocol):
         """Another model of the same task. Recorded as a parent by its digests."""
         ...
 
+    def weights(self, ref: ModelRef) -> Weights:
+        """The tensors of another model of the same task, for `Adapter.stream`; otherwise as `load`.
+
+        Under the names of its network and in its types, each read when it is asked for.
+
+        Raises:
+            IncompatibleStep: what it takes to open it cannot be done tensor by tensor.
+        """
+        ...
+
     def origin(self) -> nn.Module:
         """The model that the chain had before it was compressed; that before this step if it was not.
 
@@ -273,6 +297,11 @@ class Adapter(ABC):
         """Whether `adapt` calls `Run.origin` or has the origin teach, which makes it a parent of the child."""
         return False
 
+    @property
+    def streams(self) -> bool:
+        """Whether `stream` makes the child with this configuration. Its class must be `whole`."""
+        return False
+
     @abstractmethod
     def adapt(self, module: nn.Module, run: Run) -> Adapted:
         """Change `module`, which you own, and hand back the one to keep."""
@@ -284,6 +313,20 @@ class Adapter(ABC):
         trains nothing; override it if `adapt` looks at weights.
         """
         return self.adapt(module, run)
+
+    def stream(self, module: nn.Module, weights: Weights, run: Run) -> Streamed:
+        """Make the child that `adapt` makes, to the last bit, looking at a tensor or a few at a time.
+
+        Only called if it `streams`; for models that do not fit into memory. Nothing is measured on such a run: `run`
+        gives neither `logits` nor anything else that computes with the network.
+
+        Args:
+            module: the network before, on the meta device; it is yours.
+            weights: its tensors, under the names and in the types of its state, however they lie on disk. Of a network
+                with a low-rank update beside it, under the names of the files as `prove` has them.
+            run: see `adapt`.
+        """
+        raise NotImplementedError
 
     def rebuild(self, module: nn.Module, structure: Json) -> nn.Module:
         """Redo the structural part only; the caller then loads the weights."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
@@ -102,6 +102,35 @@ class Task(ABC):
 
         with torch.device("meta"):
             return Loaded(self.skeleton(folder), self.processor(folder))
+
+    def place(self, sketch: Loaded, folder: Path) -> Loaded | None:
+        """Where a folder's tensors belong in the network that was sketched from it: `fresh`, `prefix` and `renamed`.
+
+        As `load` says it. None, as by default, if only `load` can tell: then models are not opened tensor by tensor.
+
+        Raises:
+            SourceError: as `load`.
+        """
+        return None
+
+    def write(
+        self,
+        module: nn.Module,
+        processor: Processor,
+        folder: Path,
+        tensors: Iterable[tuple[str, Tensor]],
+    ) -> None:
+        """As `save`, the same bytes, for a network on the meta device whose tensors come one after another.
+
+        Only called for a task that can `place`.
+
+        Args:
+            module: with the types and shapes to be written.
+            processor: see `save`.
+            folder: see `save`.
+            tensors: every tensor of the network's state once, by name; of those that share memory one is enough.
+        """
+        raise NotImplementedError
 
     def processor(self, folder: Path) -> Processor:
         """The processor alone, for a network that is rebuilt from its skeleton; None if the task has none."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from reuselib.adapter import Adapted, Adapter, Finding, Json, ModelRef, Run, Weights
+from reuselib.adapter import Adapted, Adapter, Finding, Json, ModelRef, Run, Streamed, Weights
 from reuselib.adapters.folded import PREFIX, Error, Fold, fold_error, ranks, untouched
+from reuselib.adapters.folding import Brought
 from reuselib.errors import IncompatibleStep
 from reuselib.lineage.structure import Structure
 from reuselib.measure.chunks import pieces
 from reuselib.measure.claims import bit_equal, same_shapes
+from reuselib.network.sharing import own_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,24 +88,49 @@ class Merge(Adapter):
         """Return the dense module."""
         return self._average(module, run) if self.models else self._fold(module, run)
 
+    @property
+    def streams(self) -> bool:
+        """See `Adapter.streams`; how far outputs move is then not measured."""
+        return True
+
+    def stream(self, module: nn.Module, weights: Weights, run: Run) -> Streamed:
+        """See `Adapter.stream`."""
+        if self.models:
+            others = [run.weights(ref) for ref in self.models]
+            return self._stream_average(module, weights, others)
+        structure, layers = _folded(module)
+        merged = cast("Any", module).unload()
+        brought = Brought(weights, frozenset(own_names(merged)))
+        told = Adapted(merged, structure=structure)
+        return Streamed(merged, brought.tensors(layers), lambda: told)
+
+    def _stream_average(
+        self, module: nn.Module, weights: Weights, others: Sequence[Weights]
+    ) -> Streamed:
+        state = module.state_dict()
+        for ref, other in zip(self.models, others, strict=True):
+            _refuse_other_shape(ref, state, other)
+
+        def tensors() -> Iterator[tuple[str, Tensor]]:
+            for name in own_names(module):
+                value = weights[name]
+                if value.is_floating_point():
+                    total = self.shares[0] * value.double()
+                    for other, share in zip(others, self.shares[1:], strict=True):
+                        total += share * other[name].double()
+                    value = total.to(value.dtype)
+                yield name, value
+
+        averaged = sorted(name for name, value in state.items() if value.is_floating_point())
+        told = Adapted(module, structure={"averaged": averaged})
+        return Streamed(module, tensors(), lambda: told)
+
     def outline(self, module: nn.Module, run: Run) -> Adapted:
         """See `Adapter.outline`."""
         return Adapted(module if self.models else cast("Any", module).merge_and_unload())
 
     def _fold(self, module: nn.Module, run: Run) -> Adapted:
-        from peft.tuners.lora import LoraLayer
-
-        config = module.peft_config["default"]
-        layers = {
-            n: m for n, m in module.get_base_model().named_modules() if isinstance(m, LoraLayer)
-        }
-        structure: Json = {
-            "targets": sorted(layers),
-            "transposed": sorted(name for name, layer in layers.items() if layer.fan_in_fan_out),
-            "replaced": sorted(config.modules_to_save or ()),
-            "scale": config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r),
-            "dora": config.use_dora,
-        }
+        structure, _ = _folded(module)
         before = run.logits(module, NUM_DRIFT_ROWS)
         merged = module.merge_and_unload(safe_merge=True)
         drift = run.logits(merged, NUM_DRIFT_ROWS) - before
@@ -214,6 +241,22 @@ class Merge(Adapter):
             wanted = sum(share * part for share, part in zip(self.shares, each, strict=True))
             error.add(_rows(got, rows), cast("Tensor", wanted).float())
         return error.relative
+
+
+def _folded(module: Any) -> tuple[dict[str, Json], dict[str, Any]]:
+    """What is recorded of the adapter in a network, and its layers by name."""
+    from peft.tuners.lora import LoraLayer
+
+    config = module.peft_config["default"]
+    layers = {n: m for n, m in module.get_base_model().named_modules() if isinstance(m, LoraLayer)}
+    structure: dict[str, Json] = {
+        "targets": [*sorted(layers)],
+        "transposed": [*sorted(name for name, each in layers.items() if each.fan_in_fan_out)],
+        "replaced": [*sorted(config.modules_to_save or ())],
+        "scale": config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r),
+        "dora": config.use_dora,
+    }
+    return structure, layers
 
 
 def _fields(lora: Adapter) -> dict[str, Any]:

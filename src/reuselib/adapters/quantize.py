@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights, as_json
+from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Streamed, Weights, as_json
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep
 from reuselib.lineage.structure import Structure, malformed
@@ -113,6 +113,20 @@ class Quantize(Adapter):
             halve(module, HALF[self.scheme])
             return Adapted(module, {"new": sorted(run.fresh)}, stock=True, dtype=HALF[self.scheme])
         from reuselib.quantization.interchange import declare
+
+        structure, schemes = self._planned(module, run)
+        linear = _all_linear(module)
+        metrics = {} if self.fit is None else self._train(module, run, schemes)
+        _round_tables(module, structure["tables"])
+        if self._looks_at_data:
+            structure |= self._solve(module, run, schemes)
+        else:
+            _round_layers(module, schemes)
+        declare(module, schemes, structure["tables"], linear)
+        return Adapted(module, structure=structure, metrics={**metrics, **_kernels(module)})
+
+    def _planned(self, module: nn.Module, run: Run) -> tuple[dict[str, Any], dict[str, Scheme]]:
+        """What is recorded of the layers to round, and how each is; looks at no weights."""
         from reuselib.quantization.replacing import is_transposed, token_tables
 
         named = self._chosen(module, run.task.head(module))
@@ -123,16 +137,7 @@ class Quantize(Adapter):
             "tables": token_tables(module) if self.embeddings else [],
             "transposed": [name for name in named if is_transposed(module.get_submodule(name))],
         }
-        schemes = {name: self._scheme(kind) for name, kind in named.items()}
-        linear = _all_linear(module)
-        metrics = {} if self.fit is None else self._train(module, run, schemes)
-        _round_tables(module, structure["tables"])
-        if self._looks_at_data:
-            structure |= self._solve(module, run, schemes)
-        else:
-            _round_layers(module, schemes)
-        declare(module, schemes, structure["tables"], linear)
-        return Adapted(module, structure=structure, metrics={**metrics, **_kernels(module)})
+        return structure, {name: self._scheme(kind) for name, kind in named.items()}
 
     def _scheme(self, name: str) -> Scheme:
         size = None if name == "int8" else self.group_size
@@ -188,10 +193,43 @@ class Quantize(Adapter):
         changes: dict[str, Json] = {} if self.method == "rtn" else dict(solved.changes)
         return {"factored": as_json(solved.factored), "changes": changes}
 
+    @property
+    def streams(self) -> bool:
+        """See `Adapter.streams`: rounding to the nearest needs one layer at a time, and no rows."""
+        return not self._looks_at_data and self.fit is None
+
+    def stream(self, module: nn.Module, weights: Weights, run: Run) -> Streamed:
+        """See `Adapter.stream`."""
+        import torch
+
+        from reuselib.network.sharing import own_names
+        from reuselib.quantization.interchange import declare
+        from reuselib.quantization.streaming import Rounding, halved
+
+        if self.scheme in HALF:
+            dtype = HALF[self.scheme]
+            told = Adapted(module, {"new": []}, stock=True, dtype=dtype)
+            tensors = halved(module, weights, dtype)
+            return Streamed(module.to(getattr(torch, dtype)), tensors, lambda: told)
+        before, linear = own_names(module), _all_linear(module)
+        structure, schemes = self._planned(module, run)
+        with torch.device("meta"):
+            child = self.rebuild(module, structure)
+        tables, transposed = structure["tables"], frozenset(structure["transposed"])
+        declare(child, schemes, tables, linear)
+        rounding = Rounding(schemes, tables, transposed)
+
+        def adapted() -> Adapted:
+            return Adapted(child, structure=structure, metrics=_counted(rounding.kernels))
+
+        return Streamed(child, rounding.tensors(before, child, weights), adapted)
+
     def outline(self, module: nn.Module, run: Run) -> Adapted:
         """See `Adapter.outline`; the layers are chosen as by `adapt`, and replaced by empty ones."""
         if self.scheme in HALF:
             return Adapted(module, stock=True, dtype=HALF[self.scheme])
+        import torch
+
         from reuselib.quantization.replacing import token_tables
 
         named = self._chosen(module, run.task.head(module))
@@ -205,7 +243,8 @@ class Quantize(Adapter):
             run.batches(self.calibration.num_rows, batch_size=self.calibration.batch_size)
         if self.fit is not None:
             self._train(module, run, {name: self._scheme(kind) for name, kind in named.items()})
-        return Adapted(self.rebuild(module, structure), structure=structure)
+        with torch.device("meta"):
+            return Adapted(self.rebuild(module, structure), structure=structure)
 
     def rebuild(self, module: nn.Module, structure: Json) -> nn.Module:
         """Put empty quantized layers where they were."""
@@ -362,11 +401,15 @@ def _all_linear(module: nn.Module) -> list[str]:
 
 
 def _kernels(module: nn.Module) -> dict[str, float]:
-    """How many quantized layers each kernel computes on this machine: `layers_on_fbgemm` and the like."""
+    """How many quantized layers each kernel computes on this machine."""
     from collections import Counter
 
     from reuselib.quantization.layers import IntegerLinear
 
     layers = [each for each in module.modules() if isinstance(each, IntegerLinear)]
-    counts = Counter(each.kernel.name for each in layers)
-    return {f"layers_on_{name}": float(count) for name, count in sorted(counts.items())}
+    return _counted(Counter(each.kernel.name for each in layers))
+
+
+def _counted(kernels: Mapping[str, int]) -> dict[str, float]:
+    """As figures: `layers_on_fbgemm` and the like."""
+    return {f"layers_on_{name}": float(count) for name, count in sorted(kernels.items())}

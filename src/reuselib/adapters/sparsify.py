@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Weights
+from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Streamed, Weights
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep
 from reuselib.lineage.structure import Structure
@@ -67,6 +67,8 @@ class Sparsify(Adapter):
         """Zero weights in place."""
         layers = self._targets(module, run.task.head(module))
         _refuse_new(layers, run.fresh)
+        for name, layer in layers.items():
+            _require_finite(name, layer.weight)
         before = _num_zero(layers.values())
         if self.method == "magnitude":
             for layer in layers.values():
@@ -74,25 +76,40 @@ class Sparsify(Adapter):
                 matrix.masked_fill_(self._smallest(matrix), 0.0)
         else:
             self._calibrate(module, run, layers)
-        num_zero = _num_zero(layers.values())
-        if num_zero == before:
-            raise IncompatibleStep(
-                f"the selected layers hold {num_zero} zeros already, so this step would have no effect",
-                expected="a higher `sparsity` than that of the model before",
-                fix="raise `sparsity`, or leave the step out",
-            )
-        structure: Json = {
-            "new": sorted(run.fresh),
-            "zeros": {
-                f"{name}.weight": int((each.weight == 0).sum()) for name, each in layers.items()
-            },
-            "transposed": [
-                f"{name}.weight" for name, each in layers.items() if _is_transposed(each)
-            ],
-        }
-        num_weights = sum(each.weight.numel() for each in layers.values())
-        metrics = {"num_zeros": float(num_zero), "sparsity": num_zero / num_weights}
-        return Adapted(module, structure=structure, metrics=metrics)
+        zeros = {name: int((each.weight == 0).sum()) for name, each in layers.items()}
+        return _adapted(module, layers, zeros, before, run.fresh)
+
+    @property
+    def streams(self) -> bool:
+        """See `Adapter.streams`: which weights are the smallest is a matter of each layer alone."""
+        return self.method == "magnitude"
+
+    def stream(self, module: nn.Module, weights: Weights, run: Run) -> Streamed:
+        """See `Adapter.stream`."""
+        from reuselib.network.sharing import own_names, shared_names
+
+        layers = self._targets(module, run.task.head(module))
+        shared, seen = shared_names(module), dict[str, tuple[int, int]]()
+        homes = {name: shared[f"{name}.weight"] for name in layers}
+        targets = {home: name for name, home in homes.items()}
+
+        def tensors() -> Iterator[tuple[str, Tensor]]:
+            for name in own_names(module):
+                value = weights[name]
+                if name in targets:
+                    _require_finite(targets[name], value)
+                    before, value = num_zeros_of(value), value.clone()
+                    matrix = out_by_in(value, transposed=_is_transposed(layers[targets[name]]))
+                    matrix.masked_fill_(self._smallest(matrix), 0.0)
+                    seen[name] = before, num_zeros_of(value)
+                yield name, value
+
+        def adapted() -> Adapted:
+            before = sum(seen[home][0] for home in homes.values())
+            zeros = {name: seen[home][1] for name, home in homes.items()}
+            return _adapted(module, layers, zeros, before, run.fresh)
+
+        return Streamed(module, tensors(), adapted)
 
     def outline(self, module: nn.Module, run: Run) -> Adapted:
         """See `Adapter.outline`; zeros take as much room as other numbers."""
@@ -167,12 +184,6 @@ class Sparsify(Adapter):
                 fix="narrow target_modules, for instance with `op:Linear & block[:]`",
             )
         matrix = out_by_in(layer.weight, transposed=_is_transposed(layer))
-        if not matrix.isfinite().all():
-            raise IncompatibleStep(
-                f"the weights of {name} are not all finite, so they have no order",
-                expected="finite weights",
-                fix="start from a sound model",
-            )
         if self.pattern is not None and matrix.shape[1] % (size := PATTERNS[self.pattern][1]):
             raise IncompatibleStep(
                 f"pattern='{self.pattern}' needs groups of {size}, but {name} has {matrix.shape[1]} inputs",
@@ -308,6 +319,40 @@ def _refuse_new(layers: Mapping[str, nn.Module], fresh: frozenset[str]) -> None:
             expected="layers that were trained",
             fix="put a `finetune` step before it, or leave that layer out with `target_modules`",
         )
+
+
+def _require_finite(name: str, weight: Tensor) -> None:
+    if not weight.isfinite().all():
+        raise IncompatibleStep(
+            f"the weights of {name} are not all finite, so they have no order",
+            expected="finite weights",
+            fix="start from a sound model",
+        )
+
+
+def _adapted(
+    module: nn.Module,
+    layers: Mapping[str, nn.Module],
+    zeros: Mapping[str, int],
+    before: int,
+    fresh: frozenset[str],
+) -> Adapted:
+    """The child and its record; `zeros` are those of each layer, `before` those of all before the step."""
+    num_zero = sum(zeros.values())
+    if num_zero == before:
+        raise IncompatibleStep(
+            f"the selected layers hold {num_zero} zeros already, so this step would have no effect",
+            expected="a higher `sparsity` than that of the model before",
+            fix="raise `sparsity`, or leave the step out",
+        )
+    structure: Json = {
+        "new": sorted(fresh),
+        "zeros": {f"{name}.weight": number for name, number in zeros.items()},
+        "transposed": [f"{name}.weight" for name, each in layers.items() if _is_transposed(each)],
+    }
+    num_weights = sum(each.weight.numel() for each in layers.values())
+    metrics = {"num_zeros": float(num_zero), "sparsity": num_zero / num_weights}
+    return Adapted(module, structure=structure, metrics=metrics)
 
 
 def _is_transposed(layer: nn.Module) -> bool:

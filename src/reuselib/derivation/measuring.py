@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, cast
 from reuselib.derivation.origin import find_origin
 from reuselib.derivation.origin import origin as origin_of
 from reuselib.derivation.plan import Plan, as_parent, identity
+from reuselib.derivation.streaming import UNMEASURED
 from reuselib.errors import IntegrityError, SourceError, TrainingError
 from reuselib.measure.bootstrap import intervals
 from reuselib.measure.compare import Side, compare, recordable
 from reuselib.measure.probe import Measured, Probe, measured_cost, times
 from reuselib.model.figures import Figures
 from reuselib.model.opening import Opened, open_network
+from reuselib.model.sketching import open_sketch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from reuselib.derivation.step import Outcome
     from reuselib.lineage.manifest import Manifest
     from reuselib.measure.latency import Protocol
+    from reuselib.measure.slices import Slices
     from reuselib.model.source import Pinned
 
 Identity = tuple[str, ...]
@@ -81,7 +84,7 @@ class Gauge:
         except (SourceError, IntegrityError) as error:
             child = self._timed(measured, module)
             return child, self._figures(before, child, outcome, {"missing": error.what})
-        if self.probe is None:
+        if self.probe is None or weightless(module):
             child, origin = Side(measured), self._costed(found)
         elif not link.compressed:
             child, origin = self._timed(measured, module), self._remembered(found)
@@ -101,7 +104,7 @@ class Gauge:
         return self._timed(self._measured(module, folder), module)
 
     def _measured(self, module: nn.Module, folder: Path) -> Measured:
-        if self.probe is None:
+        if self.probe is None or weightless(module):
             return Measured(cost=measured_cost(module, folder))
         measured = self.probe.measure(module, folder)
         odd = next((k for k, v in measured.metrics.items() if not math.isfinite(v)), "")
@@ -114,7 +117,9 @@ class Gauge:
         return measured
 
     def _timed(self, measured: Measured, module: nn.Module) -> Side:
-        return Side(measured, self.probe.time(module)[0] if self.probe is not None else {})
+        if self.probe is None or weightless(module):
+            return Side(measured)
+        return Side(measured, self.probe.time(module)[0])
 
     def _alternated(
         self, measured: Measured, module: nn.Module, found: Pinned
@@ -136,10 +141,12 @@ class Gauge:
         return self.sides[key]
 
     def _costed(self, found: Pinned) -> Side:
-        """Without rows there is only what can be counted."""
+        """Without rows, or without weights, there is only what can be counted."""
         key = identity(found.manifest)
         if key not in self.sides:
-            self.sides[key] = Side(self._measured(self.open(found.folder).module, found.folder))
+            sketch = open_sketch(found.folder, self.plan.task, self.plan.store)
+            opened = sketch or self.open(found.folder)
+            self.sides[key] = Side(Measured(cost=measured_cost(opened.module, found.folder)))
         return self.sides[key]
 
     def open(self, folder: Path) -> Opened:
@@ -156,7 +163,7 @@ class Gauge:
         self, found: Pinned, origin: Side, child: Side, *, alternated: bool
     ) -> dict[str, Json]:
         """What is recorded of the origin and of the child against it."""
-        parts = self.probe.slices if self.probe is not None else {}
+        parts = self._parts(child)
         comparison = compare(origin, child, parts, alternated=alternated)
         told = {
             "name": found.manifest.name,
@@ -173,8 +180,7 @@ class Gauge:
     def _figures(
         self, before: Side, child: Side, outcome: Outcome, origin: Mapping[str, Json]
     ) -> Figures:
-        splits, probe = self.plan.splits, self.probe
-        parts = probe.slices if probe is not None else {}
+        splits, parts = self.plan.splits, self._parts(child)
         comparison = compare(before, child, parts, alternated=False)
         earlier, later = before.measured, child.measured
         return Figures(
@@ -203,8 +209,18 @@ class Gauge:
             drift=comparison.drift,
             origin=origin,
             test=splits.facts["splits"]["test"] if splits is not None else {},
-            protocol=probe.describe() if probe is not None else {},
+            protocol=self._protocol(outcome.opened.module),
         )
+
+    def _parts(self, child: Side) -> Slices:
+        """Of the rows, if the child was measured on any."""
+        return self.probe.slices if self.probe is not None and child.measured.metrics else {}
+
+    def _protocol(self, module: nn.Module) -> dict[str, Json]:
+        """How times were taken, or why there are no figures although there are rows."""
+        if self.probe is None:
+            return {}
+        return {"missing": UNMEASURED} if weightless(module) else self.probe.describe()
 
 
 def time_again(
@@ -236,6 +252,11 @@ def held_against_base(
     child = gauge.before(as_parent(folder, manifest), opened.module)
     origin = gauge.before(plan.base, gauge.open(plan.base.folder).module)
     return replace(figures, origin=gauge.beside(plan.base, origin, child, alternated=False))
+
+
+def weightless(module: nn.Module) -> bool:
+    """Whether a network has shapes only, see `model.sketching`: it can be counted, but it cannot run."""
+    return any(each.is_meta for each in module.parameters())
 
 
 def _listed(measured: Measured) -> dict[str, Json]:

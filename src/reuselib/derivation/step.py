@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapted, Adapter, Json
 from reuselib.derivation.session import Session
+from reuselib.derivation.streaming import make_streamed
 from reuselib.errors import LawBroken
 from reuselib.measure.cost import Cost, cost
 from reuselib.measure.memory import peak_memory
@@ -65,7 +66,7 @@ def perform(
 
     Args:
         adapter: what to do.
-        parent: the network before.
+        parent: the network before; if it has no weights in memory, neither has the child.
         session: the adapter's view of task, rows and loop.
         identity: of the parent, see `derivation.plan.identity`.
         folder: empty; receives the payload.
@@ -80,7 +81,7 @@ def perform(
     shapes = _shapes(parent.module)
     started = time.perf_counter()
     with seeded(session.seed), peak_memory() as peak:
-        adapted = adapter.adapt(parent.module, session.with_fresh(parent.fresh))
+        adapted = _adapted(adapter, parent, session.with_fresh(parent.fresh), folder)
     seconds = time.perf_counter() - started
     # a module keeps its marks from earlier steps, so they only count if this one trained
     learned = adapted.module.parameters() if session.settled else ()
@@ -89,7 +90,9 @@ def perform(
     form = adapter.follow(parent.form)
     if form == parent.form:
         _refuse_lost_structure(adapter, shapes, _shapes(module))
-    if adapter.whole:
+    if parent.weights is not None:
+        pass  # the payload was written as it was made
+    elif adapter.whole:
         session.task.save(_as_stored(module, adapted.dtype), parent.processor, folder)
     else:
         adapter.save(module, folder)
@@ -120,6 +123,12 @@ def perform(
         seconds=seconds,
         peak_bytes=peak.num_bytes,
     )
+
+
+def _adapted(adapter: Adapter, parent: Opened, session: Session, folder: Path) -> Adapted:
+    if parent.weights is not None:
+        return make_streamed(adapter, parent, session, folder)
+    return adapter.adapt(parent.module, session)
 
 
 def _as_stored(module: nn.Module, dtype: str) -> nn.Module:

@@ -57,7 +57,8 @@ class Figures:
     test: Mapping[str, Json] = field(default_factory=dict)
     """The rows it was measured on: `rows` and `digest`."""
     protocol: Mapping[str, Json] = field(default_factory=dict)
-    """How times were taken: threads, calls, shapes."""
+    """How times were taken: threads, calls, shapes. If there were rows and nothing could be measured, only `missing`:
+    why."""
 
     def to_json(self) -> dict[str, Json]:
         """As stored."""

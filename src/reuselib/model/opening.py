@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reuselib.adapter import Adapter, Json
+from reuselib.adapter import Adapter, Json, Weights
 from reuselib.errors import IncompatibleStep, IntegrityError, SourceError
 from reuselib.lineage.inventory import take_inventory
 from reuselib.lineage.manifest import MANIFEST, Manifest
@@ -40,6 +40,8 @@ class Opened:
     """What the network's names have in front of the folder's."""
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
     """The network's name by the folder's, where they differ in more than the prefix."""
+    weights: Weights | None = None
+    """The tensors, if the network is on the meta device and holds none: see `model.sketching` and `Adapter.stream`."""
 
 
 def open_network(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from reuselib.errors import IncompatibleStep
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
 
 def halve(module: nn.Module, dtype: str) -> None:
@@ -20,13 +21,19 @@ def halve(module: nn.Module, dtype: str) -> None:
 
     narrow = getattr(torch, dtype)
     for name, tensor in module.state_dict().items():
-        if not tensor.is_floating_point():
-            continue
-        rounded = tensor.to(narrow).to(tensor.dtype)
-        if not rounded.isfinite().all():
-            raise IncompatibleStep(
-                f"{name} holds values beyond {torch.finfo(narrow).max:g}, the largest of {dtype}",
-                expected="finite weights within the range of the type",
-                fix="use `scheme: bf16`, which has the range of fp32",
-            )
-        tensor.copy_(rounded)
+        if tensor.is_floating_point():
+            tensor.copy_(narrowed(name, tensor, narrow))
+
+
+def narrowed(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A floating-point tensor in a type of 16 bits; otherwise as `halve`."""
+    import torch
+
+    rounded, kind = tensor.to(dtype), str(dtype).removeprefix("torch.")
+    if not rounded.isfinite().all():
+        raise IncompatibleStep(
+            f"{name} holds values beyond {torch.finfo(dtype).max:g}, the largest of {kind}",
+            expected="finite weights within the range of the type",
+            fix="use `scheme: bf16`, which has the range of fp32",
+        )
+    return rounded

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from reuselib.errors import DataError
 from reuselib.task import Batch, Examples, Loaded, Processor, Rows, Task
-from reuselib.tasks import columns, pretrained, tokens
+from reuselib.tasks import columns, placing, pretrained, tokens
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -88,6 +88,20 @@ class CausalLM(Task):
     def save(self, module: nn.Module, processor: Processor, folder: Path) -> None:
         """Write what `AutoModelForCausalLM` and `AutoTokenizer` read."""
         pretrained.save(module, processor, folder)
+
+    def write(
+        self,
+        module: nn.Module,
+        processor: Processor,
+        folder: Path,
+        tensors: Iterable[tuple[str, Tensor]],
+    ) -> None:
+        """See `Task.write`."""
+        pretrained.save(module, processor, folder, tensors)
+
+    def place(self, sketch: Loaded, folder: Path) -> Loaded | None:
+        """See `Task.place`."""
+        return placing.place(sketch, folder, heads=self.head(sketch.module))
 
     def head(self, module: nn.Module) -> tuple[str, ...]:
         """The output layer, such as `lm_head`, even if it borrows its weights from the embedding."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from reuselib.errors import DataError
 from reuselib.task import Batch, Beliefs, Examples, Loaded, Processor, Rows, Task
-from reuselib.tasks import columns, images, outputs, pretrained, scores
+from reuselib.tasks import columns, images, outputs, placing, pretrained, scores
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -85,6 +85,23 @@ class ImageClassification(Task):
     def save(self, module: nn.Module, processor: Processor, folder: Path) -> None:
         """Write what `AutoModelForImageClassification` and `AutoImageProcessor` read."""
         pretrained.save(module, processor, folder)
+
+    def write(
+        self,
+        module: nn.Module,
+        processor: Processor,
+        folder: Path,
+        tensors: Iterable[tuple[str, Tensor]],
+    ) -> None:
+        """See `Task.write`."""
+        pretrained.save(module, processor, folder, tensors)
+
+    def place(self, sketch: Loaded, folder: Path) -> Loaded | None:
+        """See `Task.place`; a head for other labels is not taken over."""
+        config = pretrained.read_config(folder)
+        new_head = self.labels is not None and outputs.describes_others(config, self.labels)
+        heads = self.head(sketch.module)
+        return placing.place(sketch, folder, heads=heads, new_head=new_head)
 
     def head(self, module: nn.Module) -> tuple[str, ...]:
         """What lies outside the base model, such as `classifier`."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import SourceError
+from reuselib.tasks.placing import Found, check_names, prefix_of, renamed_by
 from reuselib.tasks.safety import refuse_unsafe, weight_names
+from reuselib.tasks.sharding import SHARD, Tensors, write_weights
 from reuselib.training.accelerating import read_by_all
 
 if TYPE_CHECKING:
@@ -28,10 +30,6 @@ _LOCAL_KEYS = (
     "vocab_file",
 )
 """What transformers notes about where files came from: private, and different at each load."""
-
-_DROPPED = frozenset({"pooler", "position_ids", "inv_freq", "masked_bias"})
-"""Parts inside a base model that a network with a head may lack: poolers it does not use, and tensors
-that older versions saved although they follow from the configuration."""
 
 
 def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
@@ -86,12 +84,12 @@ def read_network(
     _move_out_of_file(module)
     mismatched = {name for name, *_ in report["mismatched_keys"]}
     missing = (set(report["missing_keys"]) | mismatched) & set(module.state_dict())
-    prefix = _prefix(module, names)
-    _check_report(folder, module, missing, mismatched)
-    _check_unexpected(folder, module, report["unexpected_keys"], bare=bool(prefix))
+    prefix = prefix_of(module, names)
+    found = Found(missing, mismatched, report["unexpected_keys"])
+    check_names(folder, module, found, heads=head(module), bare=bool(prefix))
     if new_head:
         missing |= _renew_head(auto, config, module)
-    renamed = _renamed(module, names, prefix)
+    renamed = renamed_by(getattr(module, "_weight_conversions", None) or (), module, names, prefix)
     return Loaded(module.eval(), None, frozenset(missing), prefix, renamed)
 
 
@@ -104,12 +102,24 @@ def skeleton(auto: Any, config: Any) -> nn.Module:
         return auto.from_config(config, dtype=torch.float32).eval()
 
 
-def save(module: Any, processor: Processor, folder: Path) -> None:
-    """Write weights (safetensors), configuration and processor, the same bytes for the same module."""
+def save(module: Any, processor: Processor, folder: Path, tensors: Tensors | None = None) -> None:
+    """Write weights (safetensors), configuration and processor, the same bytes for the same module.
+
+    Args:
+        module: to save.
+        processor: to save with it; may be None.
+        folder: where to.
+        tensors: of a network on the meta device, those of its state, see `Task.write`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with quiet():
         # under the names that the network itself has: what was recorded is said in these
-        module.save_pretrained(folder, save_original_format=False)
+        if tensors is None:
+            module.save_pretrained(folder, save_original_format=False, max_shard_size=SHARD)
+        else:
+            # all but the weights
+            module.save_pretrained(folder, save_original_format=False, state_dict={})
+            write_weights(module, folder, tensors)
         if processor is not None:
             _forget_last_call(processor)
             processor.save_pretrained(folder)
@@ -183,28 +193,6 @@ def reading(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _renamed(module: nn.Module, names: Sequence[str], prefix: str) -> dict[str, str]:
-    """The module's name of each tensor that transformers renames as it reads it, by its name in the file.
-
-    It does so for families whose networks were written anew since their weights were published, such as ViT.
-    """
-    state = module.state_dict()
-    changes = [
-        each
-        for each in getattr(module, "_weight_conversions", None) or ()
-        if type(each).__name__.endswith("Rename") or type(each).__name__ == "WeightRenaming"
-    ]
-    found: dict[str, str] = {}
-    for name in names:
-        new = name
-        for each in changes:
-            new = each.rename_source_key(new)[0]
-        new = new if new in state else f"{prefix}{new}"
-        if new in state and new != f"{prefix}{name}":
-            found[name] = new
-    return found
-
-
 def _move_out_of_file(module: nn.Module) -> None:
     """Copy tensors that lie in the file's memory map, at whatever address, into memory of their own.
 
@@ -213,13 +201,6 @@ def _move_out_of_file(module: nn.Module) -> None:
     """
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = tensor.data.clone()
-
-
-def _prefix(module: nn.Module, names: Sequence[str]) -> str:
-    prefix = f"{module.base_model_prefix}."
-    if module.base_model is module or any(name.startswith(prefix) for name in names):
-        return ""
-    return prefix
 
 
 def _renew_head(auto: Any, config: Any, module: nn.Module) -> set[str]:
@@ -232,44 +213,6 @@ def _renew_head(auto: Any, config: Any, module: nn.Module) -> set[str]:
         module.get_submodule(name).load_state_dict(state)
         renewed.update(f"{name}.{key}" for key in state)
     return renewed
-
-
-def _check_report(folder: Path, module: nn.Module, missing: set[str], mismatched: set[str]) -> None:
-    replaceable = tuple(f"{name}." for name in head(module))
-    wrong = sorted(
-        name
-        for name in missing
-        if not name.startswith(replaceable or "\0")
-        and (name in mismatched or not _DROPPED.intersection(name.split(".")))
-    )
-    if wrong:
-        raise SourceError(
-            f"the weights in '{folder.name}' do not fit its config.json: {len(wrong)} tensors are "
-            f"missing or of another shape ({_some(wrong)})",
-            expected="every tensor of the base model; only those of the head may be new",
-            fix="check that config.json belongs to these weights and that the download is complete",
-        )
-
-
-def _check_unexpected(folder: Path, module: nn.Module, names: Iterable[str], *, bare: bool) -> None:
-    """Left-over tensors of another head are fine; left-over tensors of the base model are not."""
-    prefix = f"{module.base_model_prefix}."
-    wrong = sorted(
-        name
-        for name in names
-        if (bare or name.startswith(prefix)) and not _DROPPED.intersection(name.split("."))
-    )
-    if wrong:
-        raise SourceError(
-            f"'{folder.name}' holds {len(wrong)} tensors that its config.json has no place for "
-            f"({_some(wrong)})",
-            expected="weights of the base model, with or without another head",
-            fix="check that config.json belongs to these weights",
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _forget_last_call(processor: Processor) -> None:

@@ -1,0 +1,136 @@
+"""Opening a model folder without its weights: the network on the meta device, and where each tensor lies on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reuselib.lineage.tensors import Tensors
+from reuselib.model.opening import Opened, needed_folder, read_manifest, recorded_adapter
+from reuselib.model.weights import Layers
+from reuselib.network.sharing import shared_names
+from reuselib.values.named import parse_adapter
+
+if TYPE_CHECKING:
+    from torch import Tensor, dtype, nn
+
+    from reuselib.lineage.store import Store
+    from reuselib.task import Loaded, Task
+
+
+@dataclass(frozen=True)
+class Placed(Mapping[str, "Tensor"]):
+    """A folder's tensors under the names and in the types of a network's state, each read when it is asked for."""
+
+    tensors: Tensors
+    sources: Mapping[str, str]
+    """The folder's name by the network's; a tensor that is shared has all its names here."""
+    types: Mapping[str, dtype]
+    """Of the network's tensors."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self.tensors[self.sources[name]]
+        # numbers that are no floats mean what they are
+        return tensor.to(self.types[name]) if tensor.is_floating_point() else tensor
+
+    def __contains__(self, name: object) -> bool:
+        # Mapping would read the tensor to find out
+        return name in self.sources
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sources)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+
+def open_sketch(folder: Path, task: Task, store: Store) -> Opened | None:
+    """As `open_network`, but with the network on the meta device and its tensors in `Opened.weights`.
+
+    Returns:
+        None if only `open_network` can open it, for instance as it computes tensors from several in the folder; so the
+        same if something is wrong with it, which `open_network` then says.
+
+    Raises:
+        ReuseError: as `open_network`, where the configuration and the manifests alone show it.
+    """
+    import torch
+
+    manifest = read_manifest(folder)
+    internal = manifest.definition.internal if manifest else None
+    if manifest is None or internal is None:
+        return _placed(task, task.sketch(folder), folder, "dense")
+    if internal.requires:
+        below = open_sketch(needed_folder(manifest, store), task, store)
+        if below is None or below.weights is None:
+            return None
+        with torch.device("meta"):
+            module = recorded_adapter(manifest).rebuild(below.module, internal.structure)
+        weights = Layers(Tensors(folder), below.weights)
+        opened = replace(below, module=module, weights=weights, fresh=frozenset())
+    elif internal.rebuild:
+        sketch = task.sketch(folder)
+        module = sketch.module
+        for entry in internal.rebuild:
+            with torch.device("meta"):
+                adapter = parse_adapter(entry["adapter"])
+                module = adapter.rebuild(module, entry["structure"])
+        found = _whole(module, Tensors(folder), {})
+        opened = None if found is None else Opened(module, sketch.processor, weights=found)
+    else:
+        return _placed(task, task.sketch(folder), folder, internal.form)
+    if opened is None:
+        return None
+    return replace(
+        opened,
+        module=opened.module.eval(),
+        form=internal.form,
+        rebuild=internal.rebuild,
+        requires=internal.requires,
+        prefix="",
+        renamed={},
+    )
+
+
+def _placed(task: Task, sketch: Loaded, folder: Path, form: str) -> Opened | None:
+    loaded = task.place(sketch, folder)
+    if loaded is None:
+        return None
+    tensors = Tensors(folder)
+    homes = {name: loaded.renamed.get(name, f"{loaded.prefix}{name}") for name in tensors}
+    weights = _whole(loaded.module, tensors, homes, lacking=loaded.fresh)
+    if weights is None:
+        return None
+    return Opened(
+        loaded.module.eval(),
+        loaded.processor,
+        form,
+        fresh=loaded.fresh,
+        prefix=loaded.prefix,
+        renamed=loaded.renamed,
+        weights=weights,
+    )
+
+
+def _whole(
+    module: nn.Module,
+    tensors: Tensors,
+    homes: Mapping[str, str],
+    lacking: frozenset[str] = frozenset(),
+) -> Placed | None:
+    """Every tensor of a network's state but those that may be `lacking`; None if others are, or shapes differ."""
+    state, shared = module.state_dict(), shared_names(module)
+    filled: dict[str, str] = {}
+    for name in tensors:
+        home = homes.get(name, name)
+        if home not in state:
+            continue
+        if tuple(state[home].shape) != tensors.info(name).shape:
+            return None
+        filled[shared[home]] = name
+    sources = {name: filled[first] for name, first in shared.items() if first in filled}
+    if set(shared) - set(sources) - lacking:
+        return None
+    return Placed(tensors, sources, {name: each.dtype for name, each in state.items()})
