@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +11,15 @@ from reuselib.lineage.tensors import Tensors
 from reuselib.model.opening import Opened, needed_folder, read_manifest, recorded_adapter
 from reuselib.model.weights import Layers
 from reuselib.network.sharing import shared_names
+from reuselib.task import Task
 from reuselib.values.named import parse_adapter
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype, nn
 
+    from reuselib.adapter import Adapter, Json
     from reuselib.lineage.store import Store
-    from reuselib.task import Loaded, Task
+    from reuselib.task import Loaded
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def open_sketch(folder: Path, task: Task, store: Store) -> Opened | None:
     Raises:
         ReuseError: as `open_network`, where the configuration and the manifests alone show it.
     """
-    import torch
-
+    if type(task).place is Task.place:
+        return None
     manifest = read_manifest(folder)
     internal = manifest.definition.internal if manifest else None
     if manifest is None or internal is None:
@@ -66,23 +68,21 @@ def open_sketch(folder: Path, task: Task, store: Store) -> Opened | None:
         below = open_sketch(needed_folder(manifest, store), task, store)
         if below is None or below.weights is None:
             return None
-        with torch.device("meta"):
-            module = recorded_adapter(manifest).rebuild(below.module, internal.structure)
+        module = _rebuilt(below.module, [(recorded_adapter(manifest), internal.structure)])
+        if module is None:
+            return None
         weights = Layers(Tensors(folder), below.weights)
         opened = replace(below, module=module, weights=weights, fresh=frozenset())
     elif internal.rebuild:
         sketch = task.sketch(folder)
-        module = sketch.module
-        for entry in internal.rebuild:
-            with torch.device("meta"):
-                adapter = parse_adapter(entry["adapter"])
-                module = adapter.rebuild(module, entry["structure"])
-        found = _whole(module, Tensors(folder), {})
-        opened = None if found is None else Opened(module, sketch.processor, weights=found)
+        changes = [(parse_adapter(each["adapter"]), each["structure"]) for each in internal.rebuild]
+        module = _rebuilt(sketch.module, changes)
+        found = None if module is None else _whole(module, Tensors(folder), {})
+        if module is None or found is None:
+            return None
+        opened = Opened(module, sketch.processor, weights=found)
     else:
         return _placed(task, task.sketch(folder), folder, internal.form)
-    if opened is None:
-        return None
     return replace(
         opened,
         module=opened.module.eval(),
@@ -92,6 +92,19 @@ def open_sketch(folder: Path, task: Task, store: Store) -> Opened | None:
         prefix="",
         renamed={},
     )
+
+
+def _rebuilt(module: nn.Module, changes: Sequence[tuple[Adapter, Json]]) -> nn.Module | None:
+    """The network after recorded changes; None if one of them looks at weights."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            for adapter, structure in changes:
+                module = adapter.rebuild(module, structure)
+    except (NotImplementedError, RuntimeError):
+        return None  # what torch raises where there are no numbers
+    return module
 
 
 def _placed(task: Task, sketch: Loaded, folder: Path, form: str) -> Opened | None:

@@ -47,7 +47,7 @@ def place(
 
     Returns:
         The sketch with `fresh`, `prefix` and `renamed`; None if transformers itself is needed to tell, or to say what
-        is wrong: where it computes tensors from several others, or finds less or more in the folder than the base model.
+        is wrong: where it computes tensors from several others, or finds less or more in the folder than its model.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
 

@@ -28,19 +28,15 @@ def write_weights(module: Any, folder: Path, tensors: Tensors) -> None:
         folder: where to.
         tensors: see `Task.write`.
     """
-    from transformers.modeling_utils import (
-        SAFE_WEIGHTS_INDEX_NAME,
-        SAFE_WEIGHTS_NAME,
-        remove_tied_weights_from_state_dict,
-        split_torch_state_dict_into_shards,
-    )
+    from transformers import modeling_utils
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
     state = module.state_dict()
     for name in module._keys_to_ignore_on_save or ():
         state.pop(name, None)
-    saved = remove_tied_weights_from_state_dict(state, module)
+    saved = modeling_utils.remove_tied_weights_from_state_dict(state, module)
     pattern = SAFE_WEIGHTS_NAME.replace(".safetensors", "{suffix}.safetensors")
-    shards = split_torch_state_dict_into_shards(
+    shards = modeling_utils.split_torch_state_dict_into_shards(
         saved, filename_pattern=pattern, max_shard_size=SHARD
     )
     layouts = [
