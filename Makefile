@@ -1,6 +1,6 @@
 # The two commands: `make quickstart` and `make test`. Each makes .venv if there is none.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test fuzz check schema docs clean
+.PHONY: help quickstart test fuzz crash check schema docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,6 +23,9 @@ check: .venv/.with-samples,trackers,sign,bom,scan,dev,lint  ## look at the code 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+crash: .venv/.with-samples,trackers,sign,bom,scan,dev  ## kill runs, break their writes and cut their power; about 8 minutes
+	$(BIN)/python tests/crash/run.py --kills 200 --seed 0
 
 schema: .venv/.with-samples  ## write the JSON schema of recipes anew
 	$(BIN)/reuselib schema --ours > src/reuselib/recipe/schema.json.new

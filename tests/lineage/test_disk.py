@@ -11,10 +11,10 @@ import pytest
 from reuselib.errors import StoreError
 from reuselib.lineage import disk as module
 from reuselib.lineage.disk import (
+    blames_disk,
     exchange,
     explain,
     make_folder,
-    no_room,
     sync_tree,
     write_file,
     writing,
@@ -62,6 +62,7 @@ def test_failure_leaves_the_old_content_and_no_part(tmp_path):
     [
         (errno.ENOSPC, "free some space"),
         (errno.EROFS, "make it writable"),
+        (errno.EIO, "look after the disk"),
         (errno.EACCES, "make it writable"),
         (errno.ENOTDIR, "choose another place"),
     ],
@@ -84,11 +85,12 @@ def test_os_errors_become_store_errors(tmp_path):
 def test_full_disk_is_recognised_behind_compiled_code():
     hidden = RuntimeError("I/O error: No space left on device (os error 28)")
 
-    assert no_room(hidden)
-    assert no_room(OSError(errno.ENOSPC, "x"))
-    assert no_room(OSError([("a", "b", "[Errno 28] No space left on device: 'b'")]))
-    assert not no_room(FileNotFoundError(errno.ENOENT, "x"))
-    assert not no_room(RuntimeError("other"))
+    assert blames_disk(hidden)
+    assert blames_disk(OSError(errno.ENOSPC, "x"))
+    assert blames_disk(OSError([("a", "b", "[Errno 28] No space left on device: 'b'")]))
+    assert blames_disk(RuntimeError("I/O error: Input/output error (os error 5)"))
+    assert not blames_disk(FileNotFoundError(errno.ENOENT, "x"))
+    assert not blames_disk(RuntimeError("other"))
 
 
 def test_sync_reaches_every_file(tmp_path):

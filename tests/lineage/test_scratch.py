@@ -82,6 +82,14 @@ def test_who_is_swept_between_making_and_taking_its_lock_takes_another(tmp_path,
         assert folder.is_dir()
 
 
+def test_folder_that_lost_its_lock_in_a_power_cut_goes(tmp_path):
+    (tmp_path / ("ab" * 16) / "x").mkdir(parents=True)
+
+    assert sweep(tmp_path) == 1
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_lock_of_someone_else_and_what_it_stands_beside_stay(tmp_path):
     (tmp_path / "poetry").mkdir()
     (tmp_path / "poetry.lock").write_text("")

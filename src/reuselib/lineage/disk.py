@@ -20,6 +20,7 @@ ANOTHER_STORE = "choose another place with --store or REUSELIB_STORE"
 _ON_LINUX = sys.platform == "linux"
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FAILING = (errno.EIO, errno.ESTALE)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -42,6 +43,8 @@ def explain(error: Exception, path: Path, otherwise: str = ANOTHER_STORE) -> Sto
     fix = otherwise
     if number in _NO_ROOM:
         fix = f"free some space, or {otherwise}"
+    elif number in _FAILING:
+        fix = f"look after the disk (the system's log says more), or {otherwise}"
     elif number in _NOT_ALLOWED:
         fix = f"make it writable for this user, or {otherwise}"
     place = (isinstance(error, OSError) and error.filename) or path
@@ -52,9 +55,9 @@ def explain(error: Exception, path: Path, otherwise: str = ANOTHER_STORE) -> Sto
     )
 
 
-def no_room(error: Exception) -> bool:
-    """Whether an error means a full or read-only disk."""
-    return _number(error) in (*_NO_ROOM, errno.EROFS)
+def blames_disk(error: Exception) -> bool:
+    """Whether an error means a full, failing or read-only disk."""
+    return _number(error) in (*_NO_ROOM, *_FAILING, errno.EROFS)
 
 
 def _number(error: Exception) -> int | None:

@@ -50,13 +50,15 @@ def sweep(parent: Path, prefix: str = "", rescue: Callable[[Path], None] | None 
         prefix: as they were made with.
         rescue: called with each before it is removed. It stays if that raises an `OSError`.
     """
-    name = re.compile(rf"{re.escape(prefix)}[0-9a-f]{{32}}\.lock")
+    name = re.compile(rf"({re.escape(prefix)}[0-9a-f]{{32}})(\.lock)?")
     num_removed = 0
     with suppress(OSError):  # there is nothing to sweep, or it may not be looked at
-        for lock in sorted(path for path in parent.iterdir() if name.fullmatch(path.name)):
+        found = [name.fullmatch(path.name) for path in parent.iterdir()]
+        # A folder without a lock has no owner either: a power cut can take the lock alone.
+        for folder in sorted({match[1] for match in found if match}):
             # Anything may vanish at any moment: its owner or another sweep removed it.
             with suppress(OSError):
-                num_removed += _sweep_one(lock, rescue)
+                num_removed += _sweep_one(parent / folder, rescue)
     return num_removed
 
 
@@ -64,7 +66,7 @@ def _claim(parent: Path, prefix: str) -> tuple[Path, Path, int]:
     """A name for a folder, and its lock: held before the folder is there, so that a free lock belongs to nobody."""
     while True:
         folder = parent / f"{prefix}{uuid4().hex}"
-        lock = folder.with_name(f"{folder.name}.lock")
+        lock = _lock_of(folder)
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             # A sweep may have come between the two, and taken the file for that of a dead process.
@@ -76,9 +78,9 @@ def _claim(parent: Path, prefix: str) -> tuple[Path, Path, int]:
         os.close(descriptor)
 
 
-def _sweep_one(lock: Path, rescue: Callable[[Path], None] | None) -> bool:
-    folder = lock.with_suffix("")
-    descriptor = os.open(lock, os.O_RDWR)
+def _sweep_one(folder: Path, rescue: Callable[[Path], None] | None) -> bool:
+    lock = _lock_of(folder)
+    descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         # Without locks, as on some network disks, nothing can be known to be dead.
         if not try_lock(descriptor):
@@ -95,3 +97,7 @@ def _sweep_one(lock: Path, rescue: Callable[[Path], None] | None) -> bool:
         os.close(descriptor)
     lock.unlink(missing_ok=True)
     return existed
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")

@@ -21,9 +21,9 @@ from reuselib.lineage import canonical
 from reuselib.lineage.checkpoints import Checkpoints
 from reuselib.lineage.claims import Claims
 from reuselib.lineage.disk import (
+    blames_disk,
     explain,
     make_folder,
-    no_room,
     sync,
     sync_tree,
     write_file,
@@ -67,7 +67,7 @@ class Store:
             write_file(folder / "probe", b"probe")
 
     def tidy(self, finished: Sequence[str]) -> None:
-        """Clear away what killed processes left, and checkpoints of children that are finished; what cannot be, stays."""
+        """Clear away what killed processes left, and checkpoints of finished children; what cannot be, stays."""
         sweep(self.tmp)
         for derivation_id in finished:
             Checkpoints(self.path, derivation_id).clear()
@@ -357,7 +357,7 @@ class Store:
                 outer = stack.enter_context(scratch(self.tmp))
                 folder = outer / "new"
                 folder.mkdir()
-            with _explaining_full_disk(self.path):
+            with _explaining_disk(self.path):
                 yield folder
             with writing(self.path):
                 sync_tree(folder)
@@ -374,12 +374,12 @@ class Store:
 
 
 @contextmanager
-def _explaining_full_disk(path: Path) -> Iterator[None]:
-    """Put a full disk into words; all other errors of a block are its own business."""
+def _explaining_disk(path: Path) -> Iterator[None]:
+    """Put a full or failing disk into words; all other errors of a block are its own business."""
     try:
         yield
     except Exception as error:
-        if not no_room(error):
+        if not blames_disk(error):
             raise
         raise explain(error, path) from error
 
