@@ -62,7 +62,8 @@ class Rounding:
                 rounded = nearest(weights[name], ROWS).tensors(ROWS)
                 named = {f"{at}.{key}": v for at in tables[layer] for key, v in rounded.items()}
                 yield from ((each, value) for each, value in named.items() if each in wanted)
-                self.kernels[Dequantized.name] += _num_linear(child, tables[layer])
+                if number := _num_linear(child, tables[layer]):
+                    self.kernels[Dequantized.name] += number
             else:
                 yield name, weights[name]
 
