@@ -176,6 +176,7 @@ def join() -> World:
     if not _launched():
         return World()
     refuse_other_setups()
+    _require_meeting_place()
     import torch
     import torch.distributed as dist
     from accelerate.state import PartialState
