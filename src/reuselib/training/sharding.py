@@ -7,6 +7,7 @@ out is the module that went in, whole on every process.
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -129,6 +130,7 @@ def sharded(
         _gather(module, originals, homes)
     finally:
         surface.restore()
+        gc.collect()  # shares hang together in circles, and would stay beside the whole weights for a while
 
 
 def units(module: nn.Module, head: Sequence[str], how: Sharding) -> list[nn.Module]:
