@@ -8,6 +8,7 @@ from reuselib.adapters.distill import Distill
 from reuselib.adapters.finetune import FineTune
 from reuselib.adapters.prune import Prune
 from reuselib.cli.estimate import show
+from reuselib.derivation.budget import estimate as estimate_budget
 from reuselib.derivation.derive import Runtime, derive
 from reuselib.derivation.plan import plan
 from reuselib.derivation.rehearsal import estimate, rehearse
@@ -46,7 +47,7 @@ def test_it_says_from_which_step_on_transformers_cannot_open_the_model(
     found = rehearse(made)
 
     assert [each.stock for each in found] == stock
-    show(made, found)
+    show(made, estimate_budget(made), found)
     assert ("from 'prune' on" in capsys.readouterr().out) is not all(stock)
 
 

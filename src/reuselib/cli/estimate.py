@@ -1,4 +1,4 @@
-"""What a rehearsal found, as a table and as JSON."""
+"""What a recipe was estimated and found to cost, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -10,33 +10,85 @@ from reuselib.adapter import Json
 from reuselib.cli.figures import count, duration, size
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from reuselib.derivation.budget import Budget
     from reuselib.derivation.plan import Plan
     from reuselib.derivation.rehearsal import Rehearsal
 
 
-def to_json(plan: Plan, rehearsals: Sequence[Rehearsal]) -> dict[str, Json]:
+def to_json(plan: Plan, budget: Budget, rehearsals: Sequence[Rehearsal]) -> dict[str, Json]:
     """As `reuselib check --json` prints it."""
-    return {
-        "base": plan.base.uri,
-        "digest": plan.base.manifest.digests.dir_hash,
-        "finished": len(plan.finished()),
-        "steps": [asdict(each) for each in rehearsals],
-    }
+    known: dict[str, Json] = {}
+    if plan.is_pinned:
+        known = {
+            "digest": plan.base.manifest.digests.dir_hash,
+            "finished": len(plan.finished()),
+            "steps": [asdict(each) for each in rehearsals],
+        }
+    return {"base": plan.base.uri, **known, "budget": budget.to_json()}
 
 
-def show(plan: Plan, rehearsals: Sequence[Rehearsal]) -> None:
-    """Print what was resolved, and what each step would take on this machine."""
+def show(plan: Plan, budget: Budget, rehearsals: Sequence[Rehearsal]) -> None:
+    """Print what was resolved, what each step would take on this machine, and whether that is there."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
     console.print(f"base:  {plan.base.uri}", markup=False, soft_wrap=True)
     if plan.splits is not None:
         rows = f"{len(plan.splits.train)} rows to learn from, {len(plan.splits.test)} to measure on"
         console.print(f"data:  {rows}", markup=False)
+    _show_budget(console, budget)
+    if rehearsals:
+        _show_rehearsals(console, rehearsals)
+    done = len(plan.finished()) if plan.is_pinned else 0
+    if done:
+        console.print(f"in the store already: the first {done} of {len(plan.steps)} steps")
+    if rehearsals:
+        console.print("nothing was kept; this recipe can run")
+    elif not budget.objections:
+        console.print(
+            "only configuration and headers were read; without --without-weights each step is tried",
+            soft_wrap=True,
+        )
+
+
+def _show_budget(console: Console, budget: Budget) -> None:
+    """Estimated from configuration and headers."""
+    from rich.table import Table
+
+    if not budget.steps:
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("step")
-    for heading in ("trainable", "parameters", "optimizer steps", "time", "memory"):
+    headings = ("memory", "most while", "weights", "gradients", "moments", "activations", "disk")
+    sharded = any(each.sharded_bytes is not None for each in budget.steps)
+    for heading in (*headings, *(["sharded (FSDP2)"] if sharded else [])):
+        table.add_column(heading, justify="right")
+    for each in budget.steps:
+        parts = [size(each.parts.get(name)) for name in (*headings[2:6],)]
+        row = (each.kind, size(each.peak_bytes), each.phase, *parts, size(each.child_bytes))
+        table.add_row(*row, *([size(each.sharded_bytes)] if sharded else []))
+    console.print(table)
+    processes = f"{budget.num_processes} processes" if budget.num_processes > 1 else "one process"
+    lines = [
+        f"memory: {size(budget.needed_bytes)} for {processes}, of {size(budget.free_bytes)}",
+        f"disk:   {size(budget.disk_bytes)} in the store, {size(budget.output_bytes)} for a copy, of "
+        f"{size(budget.free_disk_bytes)}",
+        *(each.unknown for each in budget.steps if each.unknown),
+        *(budget.objections or ["fits"]),
+    ]
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _show_rehearsals(console: Console, rehearsals: Sequence[Rehearsal]) -> None:
+    """Measured with a few steps of each training."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("step")
+    for heading in ("trainable", "parameters", "optimizer steps", "time", "memory so far"):
         table.add_column(heading, justify="right")
     for each in rehearsals:
         table.add_row(
@@ -55,11 +107,7 @@ def show(plan: Plan, rehearsals: Sequence[Rehearsal]) -> None:
             "network is built",
             soft_wrap=True,
         )
-    done = len(plan.finished())
-    if done:
-        console.print(f"in the store already: the first {done} of {len(plan.steps)} steps")
     console.print(
         "times are for the adapters alone, on this machine; measuring and saving come on top",
         soft_wrap=True,
     )
-    console.print("nothing was kept; this recipe can run")

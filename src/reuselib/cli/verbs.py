@@ -154,16 +154,22 @@ def check(
     """Try a recipe without training: find everything it names, take one real step, estimate time and memory."""
     from reuselib.cli import estimate
     from reuselib.cli.progress import shown
+    from reuselib.derivation.budget import estimate as estimate_budget
     from reuselib.derivation.rehearsal import rehearse
     from reuselib.recipe import Recipe
 
-    plan = Recipe.read(recipe, overrides=changes or ()).plan(store=store)
+    plan = Recipe.read(recipe, overrides=changes or ()).plan(
+        store=store, weights=not without_weights
+    )
     with shown() as report:
-        rehearsals = rehearse(plan, report)
+        budget = estimate_budget(plan, num_processes=processes)
+        rehearsing = not without_weights and not budget.objections
+        rehearsals = rehearse(plan, report) if rehearsing else ()
     if as_json:
-        print_json(estimate.to_json(plan, rehearsals))
+        print_json(estimate.to_json(plan, budget, rehearsals))
     else:
-        estimate.show(plan, rehearsals)
+        estimate.show(plan, budget, rehearsals)
+    budget.require()
 
 
 @app.command()

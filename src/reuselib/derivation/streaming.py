@@ -27,7 +27,7 @@ UNMEASURED = (
 )
 """Why there are rows, but no figures on them."""
 
-_COPIES = 3
+COPIES = 3
 """How often a network is in memory while a step works on it and it is measured: itself, the one it is held against, and
 what is computed of it."""
 _WIDTH = 4
@@ -54,7 +54,7 @@ def sketch_for(plan: Plan, adapter: Adapter, parent: Pinned) -> Opened | None:
 def fits(adapter: Adapter, folder: Path, store: Store) -> bool:
     """Whether a step can work on a model in the memory at hand; yes where the system does not tell."""
     # an average adds up in fp64
-    copies = _COPIES + 2 * bool(references(adapter))
+    copies = COPIES + 2 * bool(references(adapter))
     room = available()
     return room is None or copies * _WIDTH * num_weights(folder, store) <= room
 

@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from reuselib.quantization.layers import IntegerLinear
 from reuselib.task import Batch
 from reuselib.training import dropout
 from reuselib.training.optimizer import adamw
@@ -99,9 +100,19 @@ def of_learned(module: nn.Module) -> Bytes:
     return of_tensors(each for each in module.parameters() if each.requires_grad)
 
 
-def of_training(module: nn.Module, lesson: Lesson, device: torch.device) -> Footprint:
-    """Of optimizer steps on a network whose parameters may be on the meta device; it comes back as it was."""
-    with _weightless(module, device) as (mode, ledger), ExitStack() as stack:
+def of_training(
+    module: nn.Module, lesson: Lesson, device: torch.device, *, dtype: torch.dtype | None = None
+) -> Footprint:
+    """Of optimizer steps on a network whose parameters may be on the meta device; it comes back as it was.
+
+    Args:
+        module: the network; what requires a gradient learns.
+        lesson: a step.
+        device: where it would take place.
+        dtype: of all weights while they work, instead of a precision that casts them whenever they are used.
+    """
+    precision = lesson.precision if dtype is None else "fp32"
+    with _weightless(module, device, dtype) as (mode, ledger), ExitStack() as stack:
         module.train()
         stack.enter_context(patch.object(dropout, "noise", _noise))
         stack.enter_context(dropout.swift_dropout(device))
@@ -109,7 +120,7 @@ def of_training(module: nn.Module, lesson: Lesson, device: torch.device) -> Foot
         for _ in range(NUM_ROUNDS):
             batches = [_carried(mode, ledger, batch, device) for batch in lesson.batches]
             for batch in batches:
-                with _autocast(device, lesson.precision):
+                with _autocast(device, precision):
                     loss = lesson.loss(module, batch)
                 loss.backward()
                 del loss
@@ -180,7 +191,7 @@ class _Ledger(TorchDispatchMode):
 
 @contextmanager
 def _weightless(
-    module: nn.Module, device: torch.device
+    module: nn.Module, device: torch.device, dtype: torch.dtype | None = None
 ) -> Iterator[tuple[FakeTensorMode, _Ledger]]:
     """A network of fake tensors on `device`, and a count of all that comes besides; as it was afterwards."""
     mode, ledger = FakeTensorMode(allow_non_fake_inputs=True), _Ledger()
@@ -192,11 +203,11 @@ def _weightless(
             for name, value in table.items():
                 if value is not None:
                     kept.append((table, name, value))
-                    twin = twins.setdefault(id(value), _twin(mode, value, device))
+                    twin = twins.setdefault(id(value), _twin(mode, value, device, dtype))
                     table[name] = twin  # type: ignore[assignment]
     ledger.know(twins.values())
     try:
-        with mode, ledger:
+        with torch.device(device), mode, ledger, _without_kernels(module):
             yield mode, ledger
     finally:
         for table, name, value in kept:
@@ -205,8 +216,30 @@ def _weightless(
             part.training = training
 
 
-def _twin(mode: FakeTensorMode, value: Tensor, device: torch.device) -> Tensor:
+@contextmanager
+def _without_kernels(module: nn.Module) -> Iterator[None]:
+    """Within, layers of integer weights multiply by a matrix that takes no room: kernels need numbers."""
+    with ExitStack() as stack:
+        for part in module.modules():
+            if isinstance(part, IntegerLinear):
+                stack.enter_context(patch.object(part, "forward", _product(part)))
+        yield
+
+
+def _product(layer: IntegerLinear) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        weight = x.new_zeros(1, 1).expand(layer.out_features, layer.in_features)
+        return nn.functional.linear(x, weight, layer.bias)
+
+    return forward
+
+
+def _twin(
+    mode: FakeTensorMode, value: Tensor, device: torch.device, dtype: torch.dtype | None
+) -> Tensor:
     empty = torch.empty_like(value.detach(), device="meta")
+    if dtype is not None and empty.is_floating_point():
+        empty = empty.to(dtype)
     fake = FakeTensor(mode, empty, device)
     if isinstance(value, nn.Parameter):
         return nn.Parameter(fake, requires_grad=value.requires_grad)

@@ -113,7 +113,9 @@ def _control_group_rooms() -> Iterator[int]:
 def _room_in(folder: Path, limit: str, usage: str, droppable: str) -> Iterator[int]:
     try:
         most, taken = ((folder / name).read_text().strip() for name in (limit, usage))
-        told = re.search(rf"^{droppable} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+        told = re.search(
+            rf"^{droppable} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE
+        )
     except OSError:
         return
     if most.isdigit():  # else it says `max`
