@@ -254,12 +254,19 @@ def _error(operation: Operation, number: int) -> str:
 
 
 def carry_out(
-    bench: Bench, attempts: Sequence[Attempt], tell: Callable[[Attempt, Tally], None]
+    bench: Bench,
+    attempts: Sequence[Attempt],
+    tell: Callable[[Attempt, Tally], None],
+    until: float = float("inf"),
 ) -> dict[str, Tally]:
-    """Make attempts, one on each server at a time; tallies by kind."""
+    """Make attempts, one on each server at a time; tallies by kind. None begins after `until`, by the steady clock."""
     tallies: dict[str, Tally] = {}
+
+    def make(attempt: Attempt) -> Tally:
+        return bench.attempt(attempt) if time.monotonic() < until else Tally()
+
     with ThreadPoolExecutor(bench.servers.qsize()) as pool:
-        for attempt, tally in zip(attempts, pool.map(bench.attempt, attempts), strict=True):
+        for attempt, tally in zip(attempts, pool.map(make, attempts), strict=True):
             tallies.setdefault(attempt.kind, Tally()).add(tally)
             tell(attempt, tally)
     return tallies
@@ -275,6 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cuts", type=int, default=40, help="power cuts after which a run follows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--servers", type=int, default=2, help="runs at once")
+    parser.add_argument("--minutes", type=float, default=30, help="after which nothing is begun")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args(arguments)
     started = time.monotonic()
@@ -290,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seen, chosen = cuts(reference, options.cuts, options.seed)
         attempts = schedule(options.kills, options.faults, options.seed, reference)
         attempts += [Attempt("cut", number, cut=cut) for number, cut in enumerate(chosen)]
-        tallies = carry_out(bench, attempts, _tell)
+        tallies = carry_out(bench, attempts, _tell, started + 60 * options.minutes)
     for problem in seen.problems[:20]:
         say(f"  {problem}")
     say(

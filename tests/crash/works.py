@@ -30,7 +30,17 @@ def build(arguments: Sequence[str], watch: Watch) -> int:
     return 0
 
 
+def trainer(arguments: Sequence[str], watch: Watch) -> int:
+    """The same training by other means."""
+    from pathlib import Path
+
+    from crash.trainer import work
+
+    return work(Path(arguments[0]))
+
+
 WORKS: Mapping[str, Callable[[Sequence[str], Watch], int]] = {
     "reuselib": reuselib,
     "build": build,
+    "trainer": trainer,
 }

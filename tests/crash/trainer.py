@@ -1,0 +1,168 @@
+"""The same kills against the checkpoint folder of transformers' `Trainer`: `python tests/crash/trainer.py --kills 60`.
+
+A tiny model trains with a checkpoint after each step and is killed at a random moment or at a write; then training goes
+on as its documentation says, from `get_last_checkpoint`. Counted is how often that fails, and how often it ends in other
+weights than a training that nobody disturbed. What `torch.save` writes is written through Python here, so that it can be
+killed in the middle as well; where and in which order stays the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])
+
+from crash.server import Ended, Server
+
+DIGEST = "weights.sha256"
+"""What a training that ended has."""
+
+
+def work(folder: Path) -> int:
+    """Train, from the last checkpoint if there is one; in a process of its own."""
+    import torch
+    from transformers import (
+        AutoTokenizer,
+        BertForSequenceClassification,
+        Trainer,
+        TrainingArguments,
+        set_seed,
+    )
+    from transformers.trainer_utils import get_last_checkpoint
+
+    _save_through_python()
+    base = folder.parent / "base"
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    lines = (folder.parent / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    encoded = [
+        {
+            **tokenizer(row["text"], padding="max_length", max_length=16),
+            "labels": int(row["label"] == "good"),
+        }
+        for row in rows
+    ]
+    set_seed(0)
+    model = BertForSequenceClassification.from_pretrained(base)
+    where = folder / "disk"
+    told = TrainingArguments(
+        output_dir=str(where),
+        num_train_epochs=5,
+        per_device_train_batch_size=16,
+        save_steps=1,
+        save_total_limit=2,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        logging_strategy="no",
+    )
+    last = get_last_checkpoint(str(where)) if where.is_dir() else None
+    trainer = Trainer(model=model, args=told, train_dataset=encoded)
+    trainer.train(resume_from_checkpoint=last)
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.contiguous().view(torch.uint8).numpy().tobytes())
+    (folder / DIGEST).write_text(digest.hexdigest(), encoding="utf-8")
+    return 0
+
+
+def _save_through_python() -> None:
+    import torch
+
+    original = torch.save
+
+    def save(value: object, file: object, *rest: object, **options: object) -> None:
+        if isinstance(file, (str, Path)):
+            with open(file, "wb") as stream:
+                original(value, stream, *rest, **options)
+        else:
+            original(value, file, *rest, **options)
+
+    torch.save = save
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Kill, go on, count; print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    options = parser.parse_args(arguments)
+    counts = dict.fromkeys(("kills", "as undisturbed", "failed on resume", "other weights"), 0)
+    reasons: dict[str, int] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="crash-") as name,
+        Server(Path(name) / "server") as server,
+    ):
+        root = Path(name)
+        _must(server.run([str(root)], root / "nothing", work="build"))
+        _must(_train(server, root / "first"))
+        server.restart()
+        ended = _must(_train(server, root / "undisturbed"))
+        expected = (root / "undisturbed" / DIGEST).read_text()
+        draw, started = random.Random(options.seed), time.monotonic()
+        assert ended.num_operations
+        while counts["kills"] < options.kills and time.monotonic() - started < 20 * options.kills:
+            place = root / "place"
+            shutil.rmtree(place, ignore_errors=True)
+            if draw.random() < 0.5:
+                killed = _train(server, place, kill_after=draw.random() * ended.seconds)
+            else:
+                killed = _train(
+                    server, place, mishap=(draw.randrange(ended.num_operations), "kill")
+                )
+            if killed.code is not None:
+                continue
+            counts["kills"] += 1
+            again = _train(server, place)
+            if again.code != 0:
+                counts["failed on resume"] += 1
+                reason = again.said.strip().rpartition("\n")[2][:100]
+                reasons[reason] = reasons.get(reason, 0) + 1
+            elif (place / DIGEST).read_text() != expected:
+                counts["other weights"] += 1
+            else:
+                counts["as undisturbed"] += 1
+    sys.stdout.write(", ".join(f"{what}: {number}" for what, number in counts.items()) + "\n")
+    for reason, number in sorted(reasons.items(), key=lambda each: -each[1]):
+        sys.stdout.write(f"  {number} x {reason}\n")
+    if options.json:
+        options.json.write_text(
+            json.dumps({**counts, "reasons": reasons}, indent=2) + "\n", encoding="utf-8"
+        )
+    return 0 if counts["kills"] >= options.kills else 1
+
+
+def _train(
+    server: Server,
+    place: Path,
+    *,
+    mishap: tuple[int, str] | None = None,
+    kill_after: float | None = None,
+) -> Ended:
+    (place / "disk").mkdir(parents=True, exist_ok=True)
+    return server.run(
+        [str(place)], place / "disk", work="trainer", mishap=mishap, kill_after=kill_after
+    )
+
+
+def _must(ended: Ended) -> Ended:
+    if ended.code != 0:
+        raise RuntimeError(f"an undisturbed training failed: {ended.said[-3000:]}")
+    return ended
+
+
+if __name__ == "__main__":
+    sys.exit(main())
