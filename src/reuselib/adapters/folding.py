@@ -46,7 +46,10 @@ class Brought:
         for key, value in twin.state_dict().items():
             value.copy_(self.weights[self._source(name, key)])
         twin.merge(safe_merge=True)
-        return twin.get_base_layer().weight.detach()
+        weight = twin.get_base_layer().weight.detach()
+        # layers of peft refer to themselves, so their memory would stay until the garbage is collected
+        twin.to("meta")
+        return weight
 
     def _source(self, name: str, key: str) -> str:
         """Where a tensor of a layer's lies."""
