@@ -88,17 +88,20 @@ def trace_store(path: Path) -> Trace:
             fix="leave out --children to trace a model folder",
         )
     growth = Growth(_beside_child, lambda manifest: None)
-    for folder in sorted(each for each in models.iterdir() if each.is_dir()):
+    folders = Store(path).records() | {
+        each.name: each for each in models.iterdir() if each.is_dir()
+    }
+    for name, folder in sorted(folders.items()):
         try:
             own = read_payload(folder)
             manifest = Manifest.parse(own, path=MANIFEST)
-            if manifest.derivation_id != folder.name:
+            if manifest.derivation_id != name:
                 raise IntegrityError("BAD_MANIFEST", "it is filed under another derivation id")
             growth.add(own, manifest, folder)
         except SourceError:
-            growth.add_broken(folder.name, f"there is no readable {MANIFEST}")
+            growth.add_broken(name, f"there is no readable {MANIFEST}")
         except IntegrityError as error:
-            growth.add_broken(folder.name, error.what)
+            growth.add_broken(name, error.what)
     growth.climb()
     growth.edges.sort(key=lambda edge: _age(growth.nodes[edge.child]))
     order = sorted(growth.nodes.values(), key=_age)
