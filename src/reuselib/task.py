@@ -94,14 +94,11 @@ class Task(ABC):
         """The network that the folder's configuration describes, without its weights: where `rebuild` starts."""
 
     def sketch(self, folder: Path) -> Loaded:
-        """The network without memory for its weights (parameters on the meta device), and its processor.
+        """The network without memory for its weights, and its processor, from the configuration alone.
 
-        From the configuration alone; `fresh` is left empty.
+        Called within `torch.device("meta")`, where tensors are made without memory. `fresh` is left empty.
         """
-        import torch
-
-        with torch.device("meta"):
-            return Loaded(self.skeleton(folder), self.processor(folder))
+        return Loaded(self.skeleton(folder), self.processor(folder))
 
     def place(self, sketch: Loaded, folder: Path) -> Loaded | None:
         """Where a folder's tensors belong in the network that was sketched from it: `fresh`, `prefix` and `renamed`.

@@ -294,6 +294,7 @@ def sketch_model(folder: Path, task: Task, store: Store) -> Loaded:
     import torch
 
     from reuselib.model.opening import needed_folder, read_manifest, recorded_adapter
+    from reuselib.model.sketching import sketched
     from reuselib.values.named import parse_adapter
 
     manifest = read_manifest(folder)
@@ -303,7 +304,7 @@ def sketch_model(folder: Path, task: Task, store: Store) -> Loaded:
         with torch.device("meta"):
             module = recorded_adapter(manifest).rebuild(below.module, internal.structure)
         return replace(below, module=module)
-    loaded = task.sketch(folder)
+    loaded = sketched(task, folder)
     module = loaded.module
     for entry in internal.rebuild if internal is not None else ():
         with torch.device("meta"):

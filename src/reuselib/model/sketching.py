@@ -63,7 +63,7 @@ def open_sketch(folder: Path, task: Task, store: Store) -> Opened | None:
     manifest = read_manifest(folder)
     internal = manifest.definition.internal if manifest else None
     if manifest is None or internal is None:
-        return _placed(task, task.sketch(folder), folder, "dense")
+        return _placed(task, sketched(task, folder), folder, "dense")
     if internal.requires:
         below = open_sketch(needed_folder(manifest, store), task, store)
         if below is None or below.weights is None:
@@ -74,7 +74,7 @@ def open_sketch(folder: Path, task: Task, store: Store) -> Opened | None:
         weights = Layers(Tensors(folder), below.weights)
         opened = replace(below, module=module, weights=weights, fresh=frozenset())
     elif internal.rebuild:
-        sketch = task.sketch(folder)
+        sketch = sketched(task, folder)
         changes = [(parse_adapter(each["adapter"]), each["structure"]) for each in internal.rebuild]
         module = _rebuilt(sketch.module, changes)
         found = None if module is None else _whole(module, Tensors(folder), {})
@@ -82,7 +82,7 @@ def open_sketch(folder: Path, task: Task, store: Store) -> Opened | None:
             return None
         opened = Opened(module, sketch.processor, weights=found)
     else:
-        return _placed(task, task.sketch(folder), folder, internal.form)
+        return _placed(task, sketched(task, folder), folder, internal.form)
     return replace(
         opened,
         module=opened.module.eval(),
@@ -92,6 +92,14 @@ def open_sketch(folder: Path, task: Task, store: Store) -> Opened | None:
         prefix="",
         renamed={},
     )
+
+
+def sketched(task: Task, folder: Path) -> Loaded:
+    """The network that a folder's configuration describes, on the meta device, and its processor."""
+    import torch
+
+    with torch.device("meta"):
+        return task.sketch(folder)
 
 
 def _rebuilt(module: nn.Module, changes: Sequence[tuple[Adapter, Json]]) -> nn.Module | None:
