@@ -28,7 +28,7 @@ LOSS_TOLERANCE = 0.02
 FIRST_LOSS_TOLERANCE = 1e-3
 """Of the loss of the first step, which rounding in training cannot have touched yet."""
 
-_RUN_FACTS = ("precision", "num_threads")
+_RUN_FACTS = ("precision", "num_threads", "prefix_cache")
 
 
 def compare_weights(
