@@ -94,7 +94,8 @@ def write_file(path: Path, data: bytes, *, otherwise: str = ANOTHER_STORE) -> No
             error.filename = str(path)  # nobody knows the part by its name
             raise
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # why it could not be written says more
+                part.unlink(missing_ok=True)
         sync(path.parent)
 
 

@@ -180,10 +180,16 @@ class Store:
         self._check_digest(dir_hash)
         if self.quiet:
             return
+        note, file = (
+            canonical.dumps({"path": str(path.absolute())}),
+            self.roots / f"{dir_hash}.json",
+        )
+        with suppress(OSError):
+            if file.read_bytes() == note:
+                return  # so a store that may only be read serves those whose children are all there
         with writing(self.roots):
             make_folder(self.roots)
-        note = canonical.dumps({"path": str(path.absolute())})
-        write_file(self.roots / f"{dir_hash}.json", note)
+        write_file(file, note)
 
     def forget_root(self, dir_hash: str, place: Path) -> None:
         """Forget that a child is a base; another one of the same bytes takes its place."""
