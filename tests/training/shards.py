@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,26 @@ from reuselib.adapters.finetune import FineTune
 from reuselib.adapters.lora import LoRA
 from reuselib.adapters.quantize import Quantize
 from reuselib.data import Data
+from reuselib.derivation.session import Encoded, Session
+from reuselib.derivation.teacher import Teacher
+from reuselib.errors import Interrupted
+from reuselib.lineage.checkpoints import Checkpoints
+from reuselib.lineage.store import Store
 from reuselib.lineage.tensors import save_tensors
 from reuselib.lineage.trail import state_hash
+from reuselib.model.opening import open_network
+from reuselib.progress import Progress
 from reuselib.task import Task
 from reuselib.tasks.causal_lm import CausalLM
 from reuselib.tasks.text_classification import TextClassification
-from reuselib.testing.bench import Bench
-from reuselib.testing.world import apply
 from reuselib.training import precision
+from reuselib.training.checkpointing import Saver
+from reuselib.training.interruption import Interruption
 from reuselib.training.job import FitResult, Job
 from reuselib.training.lessons import Losses
 from reuselib.training.loop import fit
 from reuselib.training.plan import EarlyStopping, FitPlan, Optimizer, ParameterGroup
+from reuselib.training.seeds import seeded
 from reuselib.training.trail import tensor_digests
 
 WIDTH, NUM_TOKENS = 7, 50
@@ -107,7 +117,7 @@ def train(
 def everything() -> tuple[nn.Module, FitResult]:
     """Accumulation, gradual unfreezing, early stopping, clipping, decay, zeros that stay."""
     return train(
-        replace(PLAN, early_stopping=STOPPING),
+        PATIENT,
         groups=(ParameterGroup(("blocks.0.inner.weight", "blocks.0.inner.bias"), 0.5, 1),),
         sparse=("blocks.1.inner.weight",),
     )
@@ -128,10 +138,36 @@ def half() -> tuple[nn.Module, FitResult]:
         precision.multiplies_bf16 = native
 
 
+PATIENT = replace(PLAN, early_stopping=STOPPING)
+
+
+def kept(folder: Path, step: int = 0) -> tuple[nn.Module, FitResult]:
+    """Kept after a step, if one is given, and interrupted there; gone on with otherwise."""
+    interruption = Interruption()
+
+    def report(progress: Progress) -> None:
+        if step and progress.done == step:
+            interruption.request(signal.SIGTERM)
+
+    place = Checkpoints(folder, "ab" * 32)
+    saver = Saver(place=place, training=0, inputs={"seed": 0}, interruption=interruption)
+    return train(PATIENT, report=report, saver=saver)
+
+
+def interrupted(folder: Path) -> tuple[nn.Module, FitResult]:
+    """Ended in the middle of the second epoch, and gone on with."""
+    try:
+        kept(folder, step=10)
+    except Interrupted:
+        return kept(folder)
+    raise AssertionError("it was not interrupted")
+
+
 TRAININGS: dict[str, Callable[[], tuple[nn.Module, FitResult]]] = {
     "everything": everything,
     "twice": twice,
     "half": half,
+    "whole": lambda: train(PATIENT),
 }
 
 SHORT = FitPlan(epochs=1, batch_size=16, learning_rate=1e-3)
@@ -161,7 +197,8 @@ ADAPTERS = {
 def main(folder: Path, target: Path) -> None:
     """Run everything on the models in `folder`; results go to `target`, those of each process by themselves."""
     target.mkdir(exist_ok=True)
-    for name, training in TRAININGS.items():
+    resumed = partial(interrupted, target / "store")
+    for name, training in {**TRAININGS, "interrupted": resumed}.items():
         module, result = training()
         rank = dist.get_rank() if dist.is_initialized() else 0
         save_tensors(dict(module.state_dict()), target / f"{name}.{rank}.safetensors")
@@ -172,15 +209,27 @@ def main(folder: Path, target: Path) -> None:
             found["own"] = own_hash(module, result.trail.tensors)
         (target / f"{name}.{rank}.json").write_text(json.dumps(found))
     for name, case in ADAPTERS.items():
-        bench = Bench(
-            adapter=case.adapter,
-            before=(),
-            base=folder / case.base,
-            task=case.task,
-            data=Data(source=str(folder / "rows")),
-            folder=folder,
-        )
-        apply(bench, bench.base, target / f"{name}.0.safetensors")
+        adapt(case, folder, target / f"{name}.0.safetensors")
+
+
+def adapt(case: Case, folder: Path, target: Path) -> None:
+    """Apply an adapter to one of the models in `folder`; the first process writes the weights."""
+    base, splits = folder / case.base, Data(source=str(folder / "rows")).load()
+    task, store = case.task.pin(splits), Store.default(folder / "store")
+    opened = open_network(base, task, store)
+    session = Session(
+        task=task,
+        rows=splits,
+        encoded=Encoded(task, opened.processor),
+        seed=0,
+        store=store,
+        # without an identity, so that each process computes for itself what it says
+        origin_teacher=Teacher((), lambda: open_network(base, task, store)),
+    )
+    with seeded(0):
+        module = case.adapter.adapt(opened.module, session.with_fresh(opened.fresh)).module
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        save_tensors({n: v.detach().clone() for n, v in module.state_dict().items()}, target)
 
 
 def intact(module: nn.Module) -> bool:

@@ -117,6 +117,28 @@ def test_the_trail_ends_with_the_whole_weights_and_the_first_process_has_it(
     assert "steps" not in read(results[1], "twice", rank=1)[1]
 
 
+def test_an_interrupted_training_goes_on_bit_for_bit(results: tuple[Path, Path]) -> None:
+    (one, known), (other, found) = (read(results[1], name) for name in ("whole", "interrupted"))
+
+    for tensor in one.keys() - {"seen"}:
+        assert torch.equal(one[tensor], other[tensor]), tensor
+    assert found["last"] == found["own"] == known["last"]
+
+
+def test_shares_and_whole_copies_do_not_go_on_from_one_another(
+    results: tuple[Path, Path], tmp_path: Path
+) -> None:
+    made = next((results[1] / "store").rglob("*-end"), None) or next(
+        folder for folder in (results[1] / "store").rglob("*") if (folder / "state.json").is_file()
+    )
+    saver = shards.Saver(
+        place=shards.Checkpoints(tmp_path, "ab" * 32), training=0, inputs={"seed": 0}, resume=made
+    )
+
+    with pytest.raises(TrainingError, match="num_processes: 2 there, 1 here"):
+        shards.train(shards.PATIENT, saver=saver)
+
+
 def test_bf16_is_that_of_a_whole_copy_but_for_rounding(results: tuple[Path, Path]) -> None:
     (one, known), (other, found) = (read(folder, "half") for folder in results)
 

@@ -15,6 +15,7 @@ from reuselib.lineage.environment import environment, versions
 from reuselib.training.checks import num_steps
 from reuselib.training.interruption import Interruption
 from reuselib.training.resuming import capture, resume
+from reuselib.training.shares import is_sharded
 from reuselib.training.state import STATE, State, prefixed, read_state, restore_weights, weights_of
 from reuselib.training.state import write_state as write
 
@@ -248,6 +249,8 @@ def surroundings(loop: Loop) -> dict[str, Json]:
         "num_processes": accelerator.num_processes,
         "precision": str(accelerator.mixed_precision),
     }
+    if is_sharded(loop.module):
+        found["sharding"] = "fsdp2"
     if accelerator.device.type == "cpu":
         found["num_threads"] = torch.get_num_threads()
         machine = environment()

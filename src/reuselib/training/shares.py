@@ -51,6 +51,14 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor if gather is None else gather()
 
 
+def whole_at_first(tensor: Tensor) -> Tensor | None:
+    """As `whole`, but only the first process holds on to what is gathered; the others get None and have taken part."""
+    import torch.distributed as dist
+
+    full = whole(tensor)
+    return full if full is tensor or dist.get_rank() == 0 else None
+
+
 def local(tensor: Tensor) -> Tensor:
     """The tensor itself, or this process's share: a view of it."""
     share = getattr(tensor, "to_local", None)

@@ -19,7 +19,7 @@ from reuselib.lineage.digest import file_sha256
 from reuselib.lineage.disk import writing
 from reuselib.lineage.reading import Fields
 from reuselib.lineage.tensors import Tensors, save_tensors
-from reuselib.training.shares import cut_like, whole
+from reuselib.training.shares import cut_like, whole_at_first
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -245,6 +245,11 @@ def _bad(why: str) -> IntegrityError:
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Tensors on the CPU, whole, under names that begin with `<prefix>.`: no copies of those that are so already."""
+    """Tensors on the CPU, whole, under names that begin with `<prefix>.`: no copies of those that are so already.
+
+    What is in shares is given to the first process only, and must be asked for by all.
+    """
     for name, value in tensors.items():
-        yield f"{prefix}.{name}", whole(value.detach()).cpu()
+        full = whole_at_first(value.detach())
+        if full is not None:
+            yield f"{prefix}.{name}", full.cpu()
