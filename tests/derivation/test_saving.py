@@ -172,7 +172,7 @@ def test_one_of_other_rows_is_refused(base, tmp_path):
         carry_out(base, LORA, tmp_path, report=interrupting("training", 1))
     rows = Splits.of(list(text_rows().train)[::-1], list(text_rows().test))
 
-    with pytest.raises(TrainingError, match="\n  data: [0-9a-f]{64} there, [0-9a-f]{64} here"):
+    with pytest.raises(TrainingError, match=r"\n  data: [0-9a-f]{64} there, [0-9a-f]{64} here"):
         carry_out(base, LORA, tmp_path, rows, resume=caught.value.folder)
 
 

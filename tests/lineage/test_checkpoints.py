@@ -91,9 +91,14 @@ def test_one_with_a_file_too_many_is_none(place):
 
 def test_a_block_that_raises_leaves_what_was_there(place):
     folder = put(place)
-    with pytest.raises(KeyboardInterrupt), place.add(TITLE) as new:
-        (new / "state.json").write_bytes(b"half")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with place.add(TITLE) as new:
+            (new / "state.json").write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
 
     assert read(folder)[0] == TITLE
     assert list((place.store / "tmp").iterdir()) == []
