@@ -61,12 +61,12 @@ def _show_budget(console: Console, budget: Budget) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("step")
-    headings = ("memory", "most while", "weights", "gradients", "moments", "activations", "disk")
+    headings = ("memory", "while", "weights", "gradients", "moments", "rest", "disk")
     sharded = any(each.sharded_bytes is not None for each in budget.steps)
-    for heading in (*headings, *(["sharded (FSDP2)"] if sharded else [])):
+    for heading in (*headings, *(["FSDP2"] if sharded else [])):
         table.add_column(heading, justify="right")
     for each in budget.steps:
-        parts = [size(each.parts.get(name)) for name in (*headings[2:6],)]
+        parts = [size(each.parts.get(name)) for name in (*headings[2:5], "activations")]
         row = (each.kind, size(each.peak_bytes), each.phase, *parts, size(each.child_bytes))
         table.add_row(*row, *([size(each.sharded_bytes)] if sharded else []))
     console.print(table)
