@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -151,7 +154,7 @@ def test_weights_are_those_of_a_training_without(name: str, tmp_path: Path, shel
     )
 
 
-def images(module: nn.Module) -> tuple[ModuleTask, list[dict[str, Any]]]:
+def images(module: nn.Module) -> tuple[ModuleTask, Any]:
     def build() -> nn.Module:
         return module
 
@@ -189,7 +192,7 @@ def test_plain_convolutions_with_running_statistics(shelf: Shelf) -> None:
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name.startswith("8."))
         result = fit(module, PLAN, Job(task=task, processor=None, train=rows, shelf=shelf))
-        return learned(module), module[1].running_mean.clone(), result
+        return learned(module), module.get_buffer("1.running_mean").clone(), result
 
     plain, plain_mean, _ = trained(None)
     weights, mean, result = trained(shelf)
@@ -309,18 +312,32 @@ def test_an_interrupted_training_goes_on_bit_for_bit(
     assert torch.equal(whole, rest)
 
 
-class Leaky(nn.Module):
-    """Its head sees what the first block gives, around the second: at first times nought, later not."""
+class Stacked(nn.Module):
+    """Blocks one after another."""
 
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList([nn.Linear(2, 32), nn.Linear(32, 32), nn.Linear(32, 32)])
-        self.gate = nn.Linear(32, 2)
         self.head = nn.Linear(32, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs."""
+        for block in self.blocks:
+            x = block(x).tanh()
+        return self.head(x)
+
+
+class Leaky(Stacked):
+    """What the first block gives gets around the others: at first times nought, later not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(32, 2)
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Outputs."""
         first = self.blocks[0](x).tanh()
         last = self.blocks[2](self.blocks[1](first).tanh())
         return self.head(last) + self.gate(first)
@@ -328,7 +345,7 @@ class Leaky(nn.Module):
 
 class PointsWithHead(Points):
     def head(self, module: nn.Module) -> tuple[str, ...]:
-        return ("head", "gate")
+        return tuple(name for name in ("head", "gate") if hasattr(module, name))
 
 
 @pytest.mark.parametrize("around", [False, True])
@@ -339,13 +356,8 @@ def test_what_gets_around_the_cut_is_noticed(
 
     def trained(shelf: Shelf | None) -> tuple[Tensor, FitResult]:
         torch.manual_seed(0)
-        module = Leaky()
-        if not around:
-            module.gate = nn.Linear(32, 2)
-            module.forward = lambda x: module.head(
-                module.blocks[2](module.blocks[1](module.blocks[0](x).tanh()).tanh())
-            )
-        learns = ("blocks.2", "head", "gate") if around else ("blocks.2", "head")
+        module = Leaky() if around else Stacked()
+        learns = ("blocks.2", "head", "gate")
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name.startswith(learns))
         job = Job(task=PointsWithHead(), processor=None, train=points(40), shelf=shelf)
@@ -492,3 +504,59 @@ def test_evaluation_mode_makes_the_lower_part_repeat_itself(bert: Case) -> None:
 def test_evaluation_mode_that_has_no_effect_is_refused(bert: Case, train: tuple[str, ...]) -> None:
     with pytest.raises(TrainingError, match="`frozen: eval` has no effect"):
         Case(bert.folder, TEXTS, ROWS, train).fit(replace(PLAN, frozen="eval"), None)
+
+
+TWO = """
+import sys, torch
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from test_prefix import PointsWithHead, Stacked, points
+from reuselib.lineage.store import Store
+from reuselib.training import search
+from reuselib.training.activations import Shelf
+from reuselib.training.loop import Job, fit
+from reuselib.training.plan import FitPlan
+search.MIN_INTENSITY = 0.0
+torch.manual_seed(0)
+module = Stacked()
+for name, parameter in module.named_parameters():
+    parameter.requires_grad_(name.startswith(("blocks.2", "head")))
+shelf = Shelf(Store(Path(sys.argv[3])), "ab" * 32, 2**30)
+plan = FitPlan(epochs=3, batch_size=8, learning_rate=1e-2)
+result = fit(module, plan, Job(task=PointsWithHead(), processor=None, train=points(41), shelf=shelf))
+if result.facts["num_processes"] == 1 or torch.distributed.get_rank() == 0:
+    torch.save([module.state_dict(), result.facts], sys.argv[1])
+"""
+
+
+def test_two_processes_share_what_one_computes(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    sources = str(Path(__file__).parents[2] / "src")
+    environment = os.environ | {
+        "PYTHONPATH": sources,
+        "ACCELERATE_USE_CPU": "true",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+    }
+    elastic = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
+    results: dict[int, Any] = {}
+    for number, launcher in {1: [], 2: [*elastic, "--rdzv_endpoint=localhost:0"]}.items():
+        file = tmp_path / f"{number}.pt"
+        known = [str(script), str(file), str(Path(__file__).parent), str(tmp_path / f"s{number}")]
+        done = subprocess.run(
+            [sys.executable, *launcher, *known],
+            env=environment,
+            timeout=120,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        results[number] = torch.load(file)
+
+    assert results[2][1]["num_processes"] == 2
+    assert results[1][1]["prefix_cache"] == results[2][1]["prefix_cache"] == "before blocks.2"
+    assert len(list((tmp_path / "s2" / "activations").iterdir())) == 1
+    for name, value in results[1][0].items():
+        torch.testing.assert_close(results[2][0][name], value, rtol=0, atol=1e-6, msg=name)

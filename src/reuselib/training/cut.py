@@ -76,7 +76,7 @@ def _first(module: nn.Module, trace: Trace, learned: Collection[str]) -> str:
         entered.setdefault(call.name, call.entered)
     owners: list[str] = []
     for name, part in module.named_modules():
-        if any(id(each) in ids for each in part._parameters.values()):
+        if any(id(each) in ids for each in part.parameters(recurse=False)):
             # what is never called is used by a module around it
             while name not in entered:
                 name = name.rpartition(".")[0]

@@ -77,8 +77,8 @@ def _lower(module: nn.Module, cut: Cut) -> dict[str, Tensor]:
     for name, part in module.named_modules():
         if any(within((name,), upper)):
             continue
-        own = {**part._parameters, **part._buffers}
-        found |= {f"{name}.{key}": each for key, each in own.items() if each is not None}
+        found |= {f"{name}.{key}": each for key, each in part.named_parameters(recurse=False)}
+        found |= {f"{name}.{key}": each for key, each in part.named_buffers(recurse=False)}
     return found
 
 

@@ -83,21 +83,20 @@ def undisturbed(module: nn.Module, moved: set[str] | None = None) -> Iterator[No
         moved: receives the names of modules that change buffers.
     """
     names = set[str]() if moved is None else moved
-    handles = []
+    handles: list[Any] = []
 
     def guard(name: str, part: nn.Module) -> None:
         before: dict[str, tuple[Tensor, int, Tensor]] = {}
 
         def enter(*_: object) -> None:
-            for key, buffer in part._buffers.items():
-                if buffer is not None:
-                    before[key] = (buffer, buffer._version, buffer.clone())
+            for key, buffer in part.named_buffers(recurse=False):
+                before[key] = (buffer, buffer._version, buffer.clone())
 
         def leave(*_: object) -> None:
             for key, (buffer, version, copy) in before.items():
-                if part._buffers[key] is not buffer or buffer._version != version:
+                if getattr(part, key) is not buffer or buffer._version != version:
                     names.add(name)
-                    part._buffers[key] = buffer
+                    setattr(part, key, buffer)
                     buffer.copy_(copy)
             before.clear()
 
@@ -105,7 +104,7 @@ def undisturbed(module: nn.Module, moved: set[str] | None = None) -> Iterator[No
         handles.append(part.register_forward_hook(leave, always_call=True))
 
     for name, part in module.named_modules():
-        if any(buffer is not None for buffer in part._buffers.values()):
+        if any(True for _ in part.buffers(recurse=False)):
             guard(name, part)
     kept = _generators()
     try:
@@ -142,7 +141,7 @@ def _listen(module: nn.Module, trace: Trace, flops: Callable[[], int]) -> list[A
         call = opened.pop()
         call.left, call.output = next(ticks), output
 
-    handles = []
+    handles: list[Any] = []
     for name, part in module.named_modules():
         handles.append(part.register_forward_pre_hook(enter(name), with_kwargs=True, prepend=True))
         handles.append(part.register_forward_hook(leave))
