@@ -26,6 +26,7 @@ from uuid import uuid4
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
 
+from crash import trainer
 from crash.cuts import Cut, cuts
 from crash.disks import write_tree
 from crash.recording import read_recording
@@ -283,6 +284,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--servers", type=int, default=2, help="runs at once")
     parser.add_argument("--minutes", type=float, default=30, help="after which nothing is begun")
+    parser.add_argument(
+        "--trainer",
+        type=int,
+        default=0,
+        help="so many kills of transformers' Trainer, to compare with",
+    )
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args(arguments)
     started = time.monotonic()
@@ -319,10 +326,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "states of the disk after a power cut": seen.num_states,
     }
     say(", ".join(f"{name}: {number}" for name, number in total.items()))
+    told = {"total": total, **{kind: vars(tally) for kind, tally in tallies.items()}}
+    told["cuts looked at"] = vars(seen)
+    if options.trainer:
+        told["trainer"] = trainer.compare(options.trainer, options.seed)
+        say(f"Trainer: {trainer.in_words(told['trainer'])}")
     say(f"{time.monotonic() - started:.0f} s")
     if options.json:
-        told = {"total": total, **{kind: vars(tally) for kind, tally in tallies.items()}}
-        told["cuts looked at"] = vars(seen)
         options.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     failed = seen.problems or any(each.problems for each in tallies.values())
     return 1 if failed or total["kills tried"] < options.kills * 0.9 else 0

@@ -12,12 +12,14 @@ import argparse
 import hashlib
 import json
 import random
+import re
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
@@ -91,16 +93,11 @@ def _save_through_python() -> None:
     torch.save = save
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Kill, go on, count; print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def compare(num_kills: int, seed: int) -> dict[str, Any]:
+    """Kill, go on, count."""
+    counts: dict[str, Any] = dict.fromkeys(
+        ("kills", "as undisturbed", "failed on resume", "other weights"), 0
     )
-    parser.add_argument("--kills", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    options = parser.parse_args(arguments)
-    counts = dict.fromkeys(("kills", "as undisturbed", "failed on resume", "other weights"), 0)
     reasons: dict[str, int] = {}
     with (
         tempfile.TemporaryDirectory(prefix="crash-") as name,
@@ -112,9 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server.restart()
         ended = _must(_train(server, root / "undisturbed"))
         expected = (root / "undisturbed" / DIGEST).read_text()
-        draw, started = random.Random(options.seed), time.monotonic()
+        draw, started = random.Random(seed), time.monotonic()
         assert ended.num_operations
-        while counts["kills"] < options.kills and time.monotonic() - started < 20 * options.kills:
+        while counts["kills"] < num_kills and time.monotonic() - started < 20 * num_kills:
             place = root / "place"
             shutil.rmtree(place, ignore_errors=True)
             if draw.random() < 0.5:
@@ -129,20 +126,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             again = _train(server, place)
             if again.code != 0:
                 counts["failed on resume"] += 1
-                reason = again.said.strip().rpartition("\n")[2][:100]
+                reason = _reason(again, place)
                 reasons[reason] = reasons.get(reason, 0) + 1
             elif (place / DIGEST).read_text() != expected:
                 counts["other weights"] += 1
             else:
                 counts["as undisturbed"] += 1
-    sys.stdout.write(", ".join(f"{what}: {number}" for what, number in counts.items()) + "\n")
-    for reason, number in sorted(reasons.items(), key=lambda each: -each[1]):
-        sys.stdout.write(f"  {number} x {reason}\n")
-    if options.json:
-        options.json.write_text(
-            json.dumps({**counts, "reasons": reasons}, indent=2) + "\n", encoding="utf-8"
-        )
-    return 0 if counts["kills"] >= options.kills else 1
+    return {**counts, "reasons": reasons}
+
+
+def in_words(figures: dict[str, Any]) -> str:
+    """One line of counts, and one for each reason."""
+    reasons = sorted(figures["reasons"].items(), key=lambda each: -each[1])
+    counts = ", ".join(f"{what}: {number}" for what, number in figures.items() if what != "reasons")
+    return "\n".join([counts, *(f"  {number} x {reason}" for reason, number in reasons)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare, and print what came of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    figures = compare(options.kills, options.seed)
+    sys.stdout.write(f"{in_words(figures)}\n")
+    return 0 if figures["kills"] >= options.kills else 1
 
 
 def _train(
@@ -156,6 +166,12 @@ def _train(
     return server.run(
         [str(place)], place / "disk", work="trainer", mishap=mishap, kill_after=kill_after
     )
+
+
+def _reason(ended: Ended, place: Path) -> str:
+    """The last line, without what differs from kill to kill."""
+    line = ended.said.strip().rpartition("\n")[2].replace(f"{place}/disk/", "")
+    return re.sub("checkpoint-[0-9]+", "checkpoint-n", line)[:160]
 
 
 def _must(ended: Ended) -> Ended:
