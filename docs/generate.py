@@ -170,6 +170,8 @@ def error_table(page: Path) -> Iterator[str]:
     for name, cls in vars(errors).items():
         if isinstance(cls, type) and issubclass(cls, errors.ReuseError):
             yield _row(f"`{name}`", str(cls.exit_code), first_paragraph(cls.__doc__))
+    # no failure, and therefore of another family
+    yield _row("`Interrupted`", "130", first_paragraph(errors.Interrupted.__doc__))
 
 
 def laws(page: Path) -> Iterator[str]:

@@ -67,6 +67,8 @@ def test_a_broken_law_is_named():
         ("StoreError", 3),
         ("MissingExtra", 3),
         ("LawBroken", 3),
+        ("DoesNotFit", 3),
+        ("PeerFailed", 3),
     ],
 )
 def test_every_kind_is_ours_and_knows_its_exit_code(name, code):

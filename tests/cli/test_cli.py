@@ -228,7 +228,7 @@ def test_no_verb_takes_an_option_that_a_recipe_field_has():
     from reuselib.cli import verbs
 
     assert list(inspect.signature(verbs.run).parameters) == [
-        "recipe", "changes", "output", "overwrite", "store", "tracker", "keep_states", "processes", "resume",
+        "context", "recipe", "changes", "output", "overwrite", "store", "tracker", "keep_states", "processes", "resume",
         "checkpoint_minutes", "dry_run", "as_json",
     ]  # fmt: skip
     assert Path(verbs.__file__).name == "verbs.py"
