@@ -34,7 +34,7 @@ def test_sizes_are_read_as_people_write_them(text, expected):
     assert num_bytes(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "1XB", "20 G B", "1e9", "1iB"])
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "1XB", "20 G B", "1e9", "1iB", "9" * 400])
 def test_what_is_no_size_is_refused(typed, tmp_path, text):
     code, _, error = typed("gc", f"--limit={text}", "--store", str(tmp_path / "none"))
 
@@ -68,6 +68,32 @@ def test_gc_packs_removes_and_says_why_the_rest_stays(typed, chain, tmp_path):
     assert {each["action"] for each in done["items"]} == {"removed"}
     assert dry["dry_run"]
     assert dry["bytes"] <= 10**6 < dry["bytes_before"] or dry["bytes_before"] <= 10**6
+
+
+@pytest.mark.parametrize("verb", ["verify", "trace", "show", "prove", "diff"])
+@pytest.mark.parametrize("by_path", [True, False])
+def test_a_packed_child_is_found_by_the_path_that_its_run_printed_and_by_id(
+    typed, chain, tmp_path, monkeypatch, verb, by_path
+):
+    store = chain.copied_store(tmp_path)
+    monkeypatch.setenv("REUSELIB_STORE", str(store))
+    child = store / "models" / chain.tuned.manifest.derivation_id
+    typed("gc", "--store", str(store), "--idle", "0")
+    assert not child.exists()
+    name = str(child) if by_path else f"store:{child.name[:12]}"
+
+    code, _, error = typed(verb, name, *([str(chain.merged.folder)] if verb == "diff" else []))
+
+    assert (code, error) == (0, "")
+    assert child.is_dir()
+
+
+def test_a_name_that_no_child_has_is_told(typed, tmp_path):
+    code, _, error = typed("prove", f"store:{'ab' * 4}", "--store", str(tmp_path / "none"))
+
+    assert code == 3
+    assert "is not in the store at" in error
+    assert str(tmp_path / "none") in error
 
 
 def test_an_unknown_child_to_keep_is_told(typed, chain, tmp_path):

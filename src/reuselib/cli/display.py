@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reuselib import catalog
 from reuselib.errors import SourceError
+from reuselib.lineage.addressing import at_hand
 
 
 def display(what: str) -> None:
@@ -18,7 +19,7 @@ def display(what: str) -> None:
     from reuselib.cli import listing
 
     lists = {"adapters": catalog.ADAPTER_GROUP, "tasks": catalog.TASK_GROUP}
-    path = Path(what)
+    path = at_hand(what)
     if path.is_dir():
         _lineage(path)
     elif path.is_file():

@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from reuselib.cli.options import AsJson, Folder, Parents, PolicyFile, Rows, Store, print_json
+from reuselib.cli.options import (
+    AsJson,
+    Folder,
+    Folders,
+    Parents,
+    PolicyFile,
+    Rows,
+    Store,
+    found_at,
+    print_json,
+)
 from reuselib.cli.verbs import app
 
 
@@ -76,7 +86,10 @@ def prove(
 @app.command()
 def trace(
     place: Annotated[
-        Path, typer.Argument(metavar="PLACE", help="A model folder; with --children, a store.")
+        Path,
+        typer.Argument(
+            metavar="PLACE", help="A model folder; with --children, a store.", callback=found_at
+        ),
     ],
     *,
     form: Annotated[
@@ -110,8 +123,8 @@ def trace(
 
 @app.command()
 def diff(
-    one: Annotated[Path, typer.Argument(metavar="A", help="A model folder.")],
-    other: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+    one: Annotated[Path, typer.Argument(metavar="A", help="A model folder.", callback=found_at)],
+    other: Annotated[Path, typer.Argument(metavar="B", help="Another.", callback=found_at)],
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -128,9 +141,7 @@ def diff(
 
 @app.command()
 def kin(
-    models: Annotated[
-        list[Path], typer.Argument(metavar="MODELS", help="Folders of two models or more.")
-    ],
+    models: Folders,
     *,
     as_json: AsJson = False,
 ) -> None:

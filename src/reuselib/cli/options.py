@@ -12,19 +12,45 @@ import typer
 from reuselib.adapter import Json
 from reuselib.values.visible import visible_json
 
+
+def found_at(context: typer.Context, value: Path) -> Path:
+    """Where the model is that an argument names."""
+    from reuselib.lineage.addressing import at_hand
+
+    return at_hand(value, context.params.get("store"))
+
+
+def all_found_at(context: typer.Context, value: list[Path] | None) -> list[Path] | None:
+    """The same for several."""
+    return None if value is None else [found_at(context, each) for each in value]
+
+
 Store = Annotated[
     Path | None,
     typer.Option(
+        is_eager=True,  # known before folders are looked for in it
         help="Folder of finished children; else REUSELIB_STORE, else your cache folder.",
         show_default=False,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A model folder.")]
+Folder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FOLDER",
+        help="A model folder, or `store:` and at least 8 digits of a child.",
+        callback=found_at,
+    ),
+]
+Folders = Annotated[
+    list[Path],
+    typer.Argument(metavar="MODELS", help="Folders of two models or more.", callback=all_found_at),
+]
 Parents = Annotated[
     list[Path] | None,
     typer.Option(
         "--parents",
+        callback=all_found_at,
         help="A folder of a parent or of any ancestor, if the store does not know it; may be repeated.",
         show_default=False,
     ),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from reuselib.adapter import ModelRef
 from reuselib.errors import IntegrityError, SourceError
+from reuselib.lineage.addressing import at_hand
 from reuselib.lineage.chain import history
 from reuselib.lineage.digest import Digests
 from reuselib.lineage.inventory import take_inventory
@@ -165,7 +166,7 @@ class _Places:
         return _Place(ref.source.removeprefix("module:"), kept, ref.source, ref.source)
 
     def _folder(self, ref: ModelRef) -> _Place:
-        folder = Path(ref.source).expanduser().resolve()
+        folder = at_hand(Path(ref.source).expanduser().resolve())
         if folder.is_dir():
             return _Place(folder.name, folder, f"./{folder.name}", f"file:{folder.name}")
         # a recipe read back from a manifest names a local base by its last name and digest only
