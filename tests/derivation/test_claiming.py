@@ -9,17 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from chains import Chain
-from reuselib.derivation.claiming import needs
+from reuselib.derivation import execution
+from reuselib.derivation.claiming import claimed, needs
 from reuselib.derivation.derive import Runtime
-from reuselib.derivation.execution import execute
+from reuselib.derivation.execution import execute, hand_over, make
 from reuselib.derivation.link import Link
 from reuselib.derivation.plan import Plan
+from reuselib.lineage.collection import collect
 from reuselib.lineage.store import Store
 from reuselib.lineage.verify import verify
 from reuselib.recipe import Recipe
@@ -67,6 +69,41 @@ def test_a_claim_names_the_parent_and_all_that_it_was_made_from(chain):
     assert settled.base.manifest.digests.dir_hash in named
 
 
+def test_from_its_first_step_to_its_last_a_run_keeps_what_it_has_made(chain, tmp_path, monkeypatch):
+    store = Store(chain.copied_store(tmp_path))
+    for child in (chain.merged, chain.tuned):
+        shutil.rmtree(store.models / child.folder.name)
+    settled, kept = chain.plan(store=store.path), []
+
+    @contextmanager
+    def looking(link, report):
+        # between two steps: nobody has claimed one
+        kept.append(collect(store, limit_bytes=0, idle_seconds=0))
+        with claimed(link, report) as found:
+            yield found
+
+    monkeypatch.setattr(execution, "claimed", looking)
+    done = execute(settled, Runtime())
+
+    assert [child.reused for child in done.children] == [True, False, False]
+    assert [sum(each.what == "child" for each in one.items) for one in kept] == [1, 2]
+    whys = {each.why for one in kept for each in one.items if each.what == "child"}
+    assert whys == {"a running process needs it"}
+    assert list(store.claims.folder.iterdir()) == []
+
+
+def test_what_was_packed_before_it_is_handed_over_is_handed_over(chain, tmp_path):
+    store = Store(chain.copied_store(tmp_path))
+    runtime = Runtime(output=tmp_path / "output")
+    made = make(chain.plan(store=store.path), runtime)
+    collect(store, idle_seconds=0)
+    assert not made.children[-1].folder.exists()
+
+    hand_over(made, runtime)
+
+    assert verify(tmp_path / "output").ok
+
+
 def _pinned(child):
     from reuselib.derivation.plan import as_parent
 
@@ -91,8 +128,8 @@ def recipe(tmp_path: Path) -> Path:
 def begin(recipe: Path, store: Store) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", RUN, "run", str(recipe), "--store", str(store.path), "--json"]
     few = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=few, text=True, stdout=pipe, stderr=pipe)
+    with (recipe.parent / "log").open("a") as log:
+        return subprocess.Popen(command, env=few, text=True, stdout=subprocess.PIPE, stderr=log)
 
 
 def wait_until(holds, seconds: float = 120) -> None:
@@ -124,6 +161,15 @@ def test_the_second_run_waits_and_shares_or_takes_over(recipe, tmp_path, first_d
             stack.callback(lambda: [run.kill() for run in runs])
             # both wait for this process, so neither can have begun
             wait_until(lambda: all(has_open(run, path) for run in runs))
+            told = f"waiting: for another run (process {os.getpid()}), which makes the same child"
+            # while they wait, and in a file, where no bar is drawn
+            wait_until(lambda: (tmp_path / "log").read_text().count(told) == len(runs))
+            if not first_dies:
+                third = stack.enter_context(begin(recipe, store))
+                stack.callback(third.kill)
+                wait_until(lambda: has_open(third, path))
+                third.send_signal(signal.SIGINT)
+                assert third.wait(timeout=20) == 130
         if first_dies:
             wait_until(lambda: _holder(path) in {run.pid for run in runs})
             dead = next(run for run in runs if run.pid == _holder(path))
@@ -132,12 +178,13 @@ def test_the_second_run_waits_and_shares_or_takes_over(recipe, tmp_path, first_d
             runs.remove(dead)
         outputs = [run.communicate(timeout=120) for run in runs]
 
-        assert [run.returncode for run in runs] == [0] * len(runs), outputs
+        assert [run.returncode for run in runs] == [0] * len(runs), (tmp_path / "log").read_text()
     told = [json.loads(out)["steps"][0] for out, _ in outputs]
     assert sorted(each["reused"] for each in told) == ([False] if first_dies else [False, True])
     assert [each.name for each in store.models.iterdir()] == [key]
     assert verify(store.models / key).ok
     assert {each["id"] for each in told} == {key}
+    assert store.claims.held() == {}  # the next look clears away what the dead one needed
     assert list(store.claims.folder.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from safetensors import safe_open
 
-from chains import LORA, SHORT, run, text_rows
+from chains import LORA, MERGE, SHORT, TUNE, run, text_rows
 from reuselib.adapter import Adapted, Adapter, Finding
 from reuselib.adapters.distill import Distill
 from reuselib.adapters.finetune import FineTune
@@ -187,6 +188,40 @@ def test_one_that_was_copied_away_can_be_named(base, tmp_path):
 
     assert_same(child, run(LORA, base, tmp_path / "whole", data=text_rows()).children[-1])
     assert any(each.startswith("resumed after step 1 of 2") for each in told)
+
+
+class TestACheckpointThatIsNotUsed:
+    """One that was asked for by name."""
+
+    @pytest.fixture
+    def point(self, base, tmp_path) -> Path:
+        with pytest.raises(Interrupted) as caught:
+            carry_out(base, LORA, tmp_path / "one", report=interrupting("training", 1))
+        return caught.value.folder
+
+    def test_of_a_finished_step(self, base, point, tmp_path):
+        carry_out(base, LORA, tmp_path / "other")
+
+        with pytest.raises(TrainingError, match="was not used: no step was trained"):
+            carry_out(base, LORA, tmp_path / "other", resume=point)
+
+    def test_by_steps_without_training(self, base, point, tmp_path):
+        with pytest.raises(TrainingError, match="was not used: no step was trained"):
+            carry_out(base, Prune(ffn=0.5), tmp_path / "other", resume=point)
+
+    def test_is_used_once_however_often_a_network_is_opened(
+        self, base, point, tmp_path, monkeypatch
+    ):
+        steps, store = (LORA, MERGE, TUNE), tmp_path / "other"
+        lora, _, tuned = carry_out(base, steps, store)
+        for each in (lora, tuned):
+            shutil.rmtree(each.folder)
+        # so the one between them is found by the claim, and what follows begins with its folder
+
+        made = carry_out(base, steps, store, resume=point)
+
+        assert [each.reused for each in made] == [False, True, False]
+        assert_same(made[0], replace(lora, folder=made[0].folder))
 
 
 def test_none_are_kept_unless_time_goes_by(base, tmp_path):

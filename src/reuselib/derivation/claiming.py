@@ -10,6 +10,7 @@ from reuselib.derivation.link import Link
 from reuselib.derivation.plan import Plan, intact, references
 from reuselib.lineage.chain import walk
 from reuselib.lineage.manifest import Manifest
+from reuselib.model.source import Pinned
 from reuselib.progress import Progress, Report
 
 
@@ -26,8 +27,10 @@ def claimed(link: Link, report: Report | None) -> Iterator[Path | None]:
 
     def waiting(other: str) -> None:
         if report is not None:
-            phase = f"waiting for another run ({other}), which makes the same child"
-            report(Progress(phase, 0, 0))
+            told = f"for another run ({other}), which makes the same child"
+            # as a remark too: in a log there is no bar, and hours of silence look like a hang
+            report(Progress("waiting", 0, 0, remark=told))
+            report(Progress("waiting", 0, 0))
 
     store = link.plan.store
     with store.claim(link.derivation_id, needs=needs(link), waiting=waiting):
@@ -37,11 +40,15 @@ def claimed(link: Link, report: Report | None) -> Iterator[Path | None]:
 
 def needs(link: Link) -> list[str]:
     """What must stay in the store while a step is made: its parent, the other models it names, and their past."""
-    parent = link.parent
-    past = walk(parent.manifest, parent.history).manifests.values()
+    return needed(link.plan, link.parent)
+
+
+def needed(plan: Plan, model: Pinned) -> list[str]:
+    """What must stay in the store for a plan that has come as far as a model."""
+    past = walk(model.manifest, model.history).manifests.values()
     return [
-        *_named(link.plan),
-        *(name for each in (parent.manifest, *past) for name in _names(each)),
+        *_named(plan),
+        *(name for each in (model.manifest, *past) for name in _names(each)),
     ]
 
 

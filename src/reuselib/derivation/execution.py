@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reuselib.adapter import Adapter
-from reuselib.derivation.claiming import claimed
+from reuselib.derivation.claiming import claimed, needed
 from reuselib.derivation.company import Company, announce, assist, gathered
 from reuselib.derivation.judging import judged_once, pass_gates
 from reuselib.derivation.link import Link
 from reuselib.derivation.measuring import Gauge
 from reuselib.derivation.plan import Plan, as_parent, identity
 from reuselib.derivation.recording import write_record
+from reuselib.derivation.saving import Saving
 from reuselib.derivation.session import Session, begin, equipped
 from reuselib.derivation.sharing import Shelf
 from reuselib.derivation.streaming import sketch_for
@@ -95,13 +96,17 @@ def make(plan: Plan, runtime: Runtime) -> Execution:
 def hand_over(made: Execution, runtime: Runtime) -> Execution:
     """Judge the last child and copy it to where it was asked for; otherwise as `execute`."""
     world, last, output = made.world, made.children[-1], runtime.output
-    with world.sharing_fate(), alone(world):
+    plan = made.plan
+    names = [last.manifest.derivation_id]
+    with world.sharing_fate(), alone(world), plan.store.claims.keep(names) as keep:
+        folder = _there(plan, last.manifest.derivation_id)  # it may have been packed since
+        keep(needed(plan, as_parent(folder, last.manifest)))
         verdicts = judged_once(
             world,
             partial(
                 pass_gates,
-                made.plan,
-                last.folder,
+                plan,
+                folder,
                 last.manifest,
                 reused=last.reused,
                 protocol=runtime.protocol,
@@ -110,24 +115,34 @@ def hand_over(made: Execution, runtime: Runtime) -> Execution:
         if world.main and output is not None:
             recover(output)
             if not _holds(output, last.manifest):
-                deliver(last.folder, output, overwrite=runtime.overwrite)
+                deliver(folder, output, overwrite=runtime.overwrite)
         world.part()
     return replace(made, output=output, verdicts=verdicts)
 
 
 def _lead(plan: Plan, runtime: Runtime, world: World) -> Execution:
-    """What the first process does, or the only one."""
+    """What the first process does, or the only one. What it was made from and has made stays in the store meanwhile."""
+    with plan.store.claims.keep(needed(plan, plan.base)) as keep:
+        return _take_steps(plan, runtime, world, keep)
+
+
+def _take_steps(
+    plan: Plan, runtime: Runtime, world: World, keep: Callable[[Sequence[str]], None]
+) -> Execution:
+    """Reuse the steps that are done, do the others; each child is kept as soon as it is known."""
     done = [
         Child(adapter, folder, Manifest.read(folder), reused=True)
         for adapter, folder in zip(plan.steps, plan.finished(), strict=False)
     ]
+    if done:
+        keep(needed(plan, as_parent(done[-1].folder, done[-1].manifest)))
     plan.store.tidy([child.manifest.derivation_id for child in done])
     if len(done) < len(plan.steps):
         if runtime.output is not None:
             check_output(runtime.output, overwrite=runtime.overwrite)
         plan.store.check()
     with gathered(plan, world, [child.manifest.derivation_id for child in done]) as shelf:
-        made, opened = _make(plan, done, runtime, (world, shelf))
+        made, opened = _make(plan, done, runtime, (world, shelf), keep)
     return Execution(plan, (*done, *made), opened=opened, world=world)
 
 
@@ -146,10 +161,15 @@ def _holds(output: Path, manifest: Manifest) -> bool:
 
 
 def _make(
-    plan: Plan, done: list[Child], runtime: Runtime, with_whom: tuple[World, Shelf]
+    plan: Plan,
+    done: list[Child],
+    runtime: Runtime,
+    with_whom: tuple[World, Shelf],
+    keep: Callable[[Sequence[str]], None],
 ) -> tuple[list[Child], Opened | None]:
     """Compute the steps after those that are done; the network is that of the last one, if it was made here."""
     world, shelf = with_whom
+    saving = Saving.of(runtime)
     made: list[Child] = []
     gauge: Gauge | None = None
     opened: Opened | None = None
@@ -162,10 +182,13 @@ def _make(
         report = _labelled(runtime.report, f"[{index + 1}/{len(plan.steps)}] {adapter.kind}")
         company = Company(world, index, shelf)
         session = replace(gauge.session, report=report, settled={}, trails=[], company=company)
+        session = replace(session, saving=saving)
         child, opened = _step(gauge, Link(plan, adapter, parent), opened, session)
         announce(world, child.manifest.derivation_id)
         made.append(child)
         parent = as_parent(child.folder, child.manifest)
+        keep(needed(plan, parent))
+    saving.require_used()
     return made, opened
 
 
@@ -202,13 +225,7 @@ def _compute(
         )
         side, figures = gauge.after(link, outcome, growing)
         write_record(link, outcome, figures, growing)
-    folder = plan.store.find(link.derivation_id)
-    if folder is None:
-        raise StoreError(
-            f"the finished child {link.derivation_id[:12]} is no longer in the store at {plan.store.path}",
-            expected="a store that nobody empties during a run",
-            fix="run again",
-        )
+    folder = _there(plan, link.derivation_id)
     if session.step_saving is not None:
         session.step_saving.place.clear()
     manifest = Manifest.read(folder)
@@ -216,6 +233,18 @@ def _compute(
     gauge.keep(as_parent(folder, manifest), side)
     child = Child(adapter, folder, manifest, reused=False)
     return child, outcome.opened if opened.weights is None else None
+
+
+def _there(plan: Plan, derivation_id: str) -> Path:
+    """The folder of a child that is finished."""
+    folder = plan.store.find(derivation_id)
+    if folder is None:
+        raise StoreError(
+            f"the finished child {derivation_id[:12]} is no longer in the store at {plan.store.path}",
+            expected="a store that nobody empties during a run",
+            fix="run again",
+        )
+    return folder
 
 
 def _labelled(report: Report | None, label: str) -> Report | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from reuselib.errors import TrainingError
 from reuselib.lineage.checkpoints import Checkpoints, differences, read
 from reuselib.progress import Progress, Report
 
@@ -41,6 +42,15 @@ class Saving:
             return "auto"  # it is of a later training of the same step
         self.resume = "auto"
         return asked
+
+    def require_used(self) -> None:
+        """At the end of a run; raises `TrainingError` if no training was there to go on from the checkpoint."""
+        if isinstance(self.resume, Path):
+            raise TrainingError(
+                f"the checkpoint at {self.resume} was not used: no step was trained",
+                expected="a checkpoint of a step whose child is not finished",
+                fix="leave out --resume; all children of the recipe are in the store",
+            )
 
 
 @dataclass

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
-from reuselib.errors import IntegrityError
+from reuselib.errors import IntegrityError, StoreError
 from reuselib.lineage import canonical
 from reuselib.lineage.disk import make_folder, writing
 from reuselib.lineage.locks import same_file, try_lock, wait_for
@@ -48,19 +49,33 @@ class Claims:
         Raises:
             StoreError: the folder cannot be written.
         """
-        with writing(self.folder):
-            make_folder(self.folder)
-        path = self.folder / f"{name}{_SUFFIX}"
-        descriptor, waited = self._take(path, waiting)
-        try:
-            with writing(self.folder):
-                _write(descriptor, {"process": os.getpid(), "needs": sorted(set(needs))})
+        with self._held(name, waiting) as (descriptor, waited):
+            self._say(descriptor, needs)
             yield waited
-        finally:
-            # Before the lock goes: whoever waits for it sees that the file is another by now, and tries again.
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-            os.close(descriptor)
+
+    @contextmanager
+    def keep(self, needs: Sequence[str]) -> Iterator[Callable[[Sequence[str]], None]]:
+        """Have things stay during the block; more of them by calling what this yields.
+
+        Where nothing can be written nothing is claimed, so that finished children can be had from such a place too.
+
+        Args:
+            needs: derivation ids, or `dirHash`es.
+        """
+        named = set(needs)
+        with ExitStack() as stack:
+            descriptor = None
+            with suppress(StoreError):
+                descriptor = stack.enter_context(self._held(f"run-{uuid4().hex}", None))[0]
+
+            def more(names: Sequence[str]) -> None:
+                named.update(names)
+                if descriptor is not None:
+                    with suppress(StoreError):
+                        self._say(descriptor, named)
+
+            more(())
+            yield more
 
     def held(self) -> Mapping[str, frozenset[str]]:
         """What living processes claim, and what each of them needs. Rests of dead ones are removed."""
@@ -70,6 +85,25 @@ class Claims:
                 if (needs := _claimed(path)) is not None:
                     found[path.name.removesuffix(_SUFFIX)] = needs
         return found
+
+    @contextmanager
+    def _held(self, name: str, waiting: Callable[[str], None] | None) -> Iterator[tuple[int, bool]]:
+        """The open file of a claim, and whether that took waiting."""
+        with writing(self.folder):
+            make_folder(self.folder)
+        path = self.folder / f"{name}{_SUFFIX}"
+        descriptor, waited = self._take(path, waiting)
+        try:
+            yield descriptor, waited
+        finally:
+            # Before the lock goes: whoever waits for it sees that the file is another by now, and tries again.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def _say(self, descriptor: int, needs: Iterable[str]) -> None:
+        with writing(self.folder):
+            _write(descriptor, {"process": os.getpid(), "needs": sorted(set(needs))})
 
     def _take(self, path: Path, waiting: Callable[[str], None] | None) -> tuple[int, bool]:
         """An open file whose lock is held, and whether that took waiting."""
@@ -128,4 +162,7 @@ def _read(path: Path) -> dict[str, object]:
 def _write(descriptor: int, said: dict[str, object]) -> None:
     os.truncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, canonical.dumps(said))
+    with open(
+        descriptor, "wb", closefd=False
+    ) as file:  # which writes on where the system wrote a part
+        file.write(canonical.dumps(said))

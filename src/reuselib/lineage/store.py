@@ -69,6 +69,7 @@ class Store:
     def tidy(self, finished: Sequence[str]) -> None:
         """Clear away what killed processes left, and checkpoints of finished children; what cannot be, stays."""
         sweep(self.tmp)
+        self.claims.held()
         for derivation_id in finished:
             Checkpoints(self.path, derivation_id).clear()
 
