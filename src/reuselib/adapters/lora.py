@@ -92,7 +92,9 @@ class LoRA(Adapter):
         from reuselib.network.selectors import select_modules
 
         suffix = f" & block[-{self.last_blocks}:]" if self.last_blocks else ""
-        present = {type(each).__name__ for each in module.modules()}
+        # one that only borrows its weight, such as an output layer tied to the embedding, is nothing to select
+        own = {name.rpartition(".")[0] for name, _ in module.named_parameters()}
+        present = {type(each).__name__ for name, each in module.named_modules() if name in own}
         chosen = (
             self.target_modules
             or [f"op:{kind}" for kind in LINEAR if kind in present]
