@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from reuselib.derivation import execution, streaming
 from reuselib.derivation.derive import Runtime
 from reuselib.derivation.execution import Child, execute
 from reuselib.derivation.plan import plan
-from reuselib.errors import IncompatibleStep, StoreError
+from reuselib.errors import GateFailed, IncompatibleStep, StoreError
 from reuselib.evidence.prove import prove
 from reuselib.lineage.store import Store
+from reuselib.measure.gates import Gate
 from reuselib.model.opening import Opened, open_network
 from reuselib.model.sketching import open_sketch
 from reuselib.tasks import sharding
@@ -300,6 +302,63 @@ def test_nothing_is_left_of_a_child_for_which_there_is_no_room(ways, bases, tmp_
 
     assert not [*(tmp_path / "streamed" / "models").glob("*")]
     assert not [each for each in (tmp_path / "streamed" / "tmp").glob("*") if each.is_dir()]
+
+
+def test_nothing_is_left_of_a_child_when_the_disk_fills_up(ways, bases, tmp_path, monkeypatch):
+    from reuselib.lineage import layout
+
+    real, written = layout.raw_bytes, list[int]()
+
+    def filling(tensor: torch.Tensor) -> Any:
+        written.append(tensor.nbytes)
+        if len(written) == 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(tensor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "raw_bytes", filling)
+        with pytest.raises(StoreError, match="space"):
+            ways.run(bases["tied"], Quantize(), streamed=True)
+
+    assert not [*(tmp_path / "streamed" / "models").glob("*")]
+    assert not [each for each in (tmp_path / "streamed" / "tmp").glob("*") if each.is_dir()]
+    one, other = ways.both(bases["tied"], Quantize())
+    assert files(one.folder) == files(other.folder)
+
+
+def test_a_gate_on_what_was_not_measured_says_why(ways, bases, tmp_path):
+    settled = plan(
+        bases["tied"],
+        Quantize(),
+        task=LM,
+        data=text_rows(),
+        gates=(Gate(figure="perplexity", max=1e9),),
+        store=tmp_path / "store",
+    )
+    ways.patch.setattr(streaming, "fits", lambda *_: False)
+
+    with pytest.raises(GateFailed) as caught:
+        execute(settled, Runtime())
+
+    assert caught.value.fix.startswith(streaming.UNMEASURED)
+
+
+@pytest.mark.parametrize("name", ["quantize", "sparsify", "average"])
+def test_sharded_parents_in_16_bits(ways, bases, tmp_path, name):
+    steps = {
+        "quantize": Quantize(embeddings="int8"),
+        "sparsify": Sparsify(sparsity=0.5),
+        "average": Merge(models=(ModelRef(str(bases["tied"])),)),
+    }
+    module = AutoModelForCausalLM.from_pretrained(bases["tied"], dtype=torch.bfloat16)
+    module.save_pretrained(tmp_path / "parent", max_shard_size="20KB")
+    for each in bases["tied"].glob("tokenizer*"):
+        (tmp_path / "parent" / each.name).write_bytes(each.read_bytes())
+    assert len([*(tmp_path / "parent").glob("*.safetensors")]) > 1
+
+    assert_same(*ways.both(tmp_path / "parent", steps[name]))
+
+    assert ways.sketched == [False, True]
 
 
 def test_values_too_large_for_16_bits_are_refused(ways, bases, tmp_path):

@@ -118,7 +118,8 @@ def _fix(failed: Sequence[Verdict], figures: Figures, folder: Path) -> str:
         return f"run the same command again when the machine is quiet: only the times are then taken anew; {kept}"
     if any(each.measured is None for each in failed):
         why = (
-            figures.origin.get("missing")
+            figures.protocol.get("missing")
+            or figures.origin.get("missing")
             or "there are no test rows, or this task has no such figure"
         )
         return f"{why}; change the gate or the recipe; {kept}"
