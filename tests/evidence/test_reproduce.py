@@ -111,6 +111,33 @@ def test_every_kind_of_step_gives_the_same_bits(chain, tmp_path, steps):
         assert found.verdict == "bit-equal", (child.adapter, found.why, found.files)
 
 
+UPPER = FineTune(train=("head", "tail", "block[-1:]"), fit=replace(STATES, frozen="eval"))
+
+
+@pytest.mark.parametrize("room", [2**33, 0])
+def test_frozen_blocks_run_as_often_as_they_did(chain, tmp_path, room):
+    """Whether what they give is kept decides the last bits, and so the record says how much room there was."""
+    runtime = Runtime(store=tmp_path / "store", cache_bytes=room, keep_states=2)
+    settled = chain.plan((UPPER,), store=runtime.store)
+    child = execute(settled, runtime).children[-1]
+    facts = child.manifest.definition.internal.facts
+    assert facts["cache_bytes"] == room
+    assert facts["prefix_cache"].startswith("before" if room == 2**33 else "none")
+
+    assert again(chain, child, store=tmp_path / "store").verdict == "bit-equal"
+    last = again(chain, child, store=tmp_path / "store", window=Window(2, "last"))
+    assert last.verdict == "as recorded"
+    shutil.rmtree(tmp_path / "store" / "activations", ignore_errors=True)
+    assert again(chain, child, store=tmp_path / "store").verdict == "bit-equal"
+
+
+@pytest.mark.parametrize("room", [-1, True, "all of it"])
+def test_a_record_cannot_ask_for_any_kind_of_room(copy, room):
+    restate(copy, lambda s: part(s, "internalParameters")["facts"].update(cache_bytes=room))
+
+    assert Recorded.read(copy).cache_bytes == 0
+
+
 def test_an_average_finds_its_other_parent(chain, tmp_path):
     other = run(replace(TUNE, train=("head",)), chain.base, chain.store, data=chain.rows)
     ref = ModelRef(f"store:{other.children[-1].folder.name}")

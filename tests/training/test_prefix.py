@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,7 +16,8 @@ from torch import Tensor, nn
 from toys import Points, points
 
 from reuselib.adapters.lora import LoRA
-from reuselib.errors import StoreError, TrainingError
+from reuselib.errors import Interrupted, StoreError, TrainingError
+from reuselib.lineage.checkpoints import Checkpoints
 from reuselib.lineage.store import Store
 from reuselib.network.selectors import select
 from reuselib.progress import Progress
@@ -35,6 +38,8 @@ from reuselib.testing.tiny import (
 )
 from reuselib.training import activations, search
 from reuselib.training.activations import Shelf
+from reuselib.training.checkpointing import Saver
+from reuselib.training.interruption import Interruption
 from reuselib.training.job import FitResult
 from reuselib.training.loop import Job, fit
 from reuselib.training.plan import EarlyStopping, FitPlan, ParameterGroup
@@ -312,6 +317,47 @@ def test_an_interrupted_training_goes_on_bit_for_bit(
     assert torch.equal(whole, rest)
 
 
+def test_a_checkpoint_goes_on_after_what_was_kept_is_gone(
+    bert: Case, shelf: Shelf, tmp_path: Path
+) -> None:
+    """And never with more or less room than before, which would be two trainings in one."""
+    plan = replace(PLAN, frozen="eval")
+    told: list[str] = []
+
+    def run(place: str, room: Shelf, stop: int = -1) -> tuple[Tensor, FitResult]:
+        interruption = Interruption()
+
+        def report(progress: Progress) -> None:
+            if progress.phase == "training" and progress.done == stop:
+                interruption.request(signal.SIGTERM)
+
+        saver = Saver(
+            place=Checkpoints(tmp_path / place, "ab" * 32),
+            training=0,
+            inputs={},
+            interruption=interruption,
+            tell=told.append,
+        )
+        return bert.fit(plan, room, report=report, saver=saver)
+
+    whole, _ = run("whole", shelf)
+    with pytest.raises(Interrupted):
+        run("cut", shelf, stop=6)
+    shutil.rmtree(shelf.store.path / "activations")
+
+    again, _ = run("cut", shelf)
+
+    assert torch.equal(again, whole)
+    assert told[-1].startswith("resumed after step 6 of 12")
+
+    with pytest.raises(Interrupted):
+        run("other", shelf, stop=6)
+    without, _ = run("other", replace(shelf, max_bytes=0))
+
+    assert torch.equal(without, bert.fit(plan, None)[0])
+    assert "prefix_cache" in told[-1]
+
+
 class Stacked(nn.Module):
     """Blocks one after another."""
 
@@ -454,12 +500,13 @@ def test_damaged_values_are_computed_again(bert: Case, shelf: Shelf) -> None:
     assert torch.equal(whole, again)
 
 
-def test_one_epoch_packing_and_no_room_keep_nothing(bert: Case, shelf: Shelf) -> None:
+def test_one_epoch_and_no_room_keep_nothing(bert: Case, shelf: Shelf) -> None:
     _, once = bert.fit(replace(PLAN, epochs=1, frozen="eval"), shelf)
     _, without = bert.fit(replace(PLAN, frozen="eval"), replace(shelf, max_bytes=0))
 
     assert cache(once) is None
-    assert cache(without) is None
+    assert str(cache(without)).startswith("none: ")
+    assert without.facts["cache_bytes"] == 0
     assert not (shelf.store.path / "activations").exists()
 
 

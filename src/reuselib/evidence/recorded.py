@@ -94,6 +94,12 @@ class Recorded:
         return known if type(known) is int and 0 < known <= _MAX_THREADS else None
 
     @property
+    def cache_bytes(self) -> int:
+        """How much room there was for outputs of frozen blocks; none where no training could have used it."""
+        known = self.internal.facts.get("cache_bytes")
+        return known if type(known) is int and known > 0 else 0
+
+    @property
     def ends_in_trail(self) -> bool | None:
         """Whether the weights are those that the trail ends in; None where a step does more than train.
 

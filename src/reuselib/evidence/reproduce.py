@@ -167,7 +167,10 @@ class _Attempt:
             opened, session = begin(again.plan, again.parent.folder)
             link = Link(again.plan, again.adapter, again.parent)
             session = replace(
-                link.session(session, opened.form), report=self.report, replays=self._replays()
+                link.session(session, opened.form),
+                report=self.report,
+                replays=self._replays(),
+                cache_bytes=recorded.cache_bytes,  # more or less room is another way to train
             )
             if self.chosen is None:
                 return self._whole(link, opened, session, again)

@@ -251,6 +251,9 @@ def surroundings(loop: Loop) -> dict[str, Json]:
     }
     if is_sharded(loop.module):
         found["sharding"] = "fsdp2"
+    if loop.prefix.way is not None:
+        # rounding falls otherwise where frozen blocks run in every epoch, as they do with less room
+        found["prefix_cache"] = loop.prefix.facts["prefix_cache"]
     if accelerator.device.type == "cpu":
         found["num_threads"] = torch.get_num_threads()
         machine = environment()

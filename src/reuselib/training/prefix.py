@@ -55,6 +55,7 @@ def frozen_prefix(site: Site) -> Iterator[Prefix]:
         prefix.way = search.go()
         if search.said:
             prefix.facts["prefix_cache"] = search.said
+            prefix.facts["cache_bytes"] = search.room
     prefix.seconds = time.perf_counter() - started
     if prefix.way is None:
         yield prefix

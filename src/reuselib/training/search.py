@@ -27,6 +27,7 @@ from reuselib.training.identity import subject
 from reuselib.training.pieces import Piece, loss_of, piece_of
 from reuselib.training.shares import is_sharded
 from reuselib.training.tracing import traced, undisturbed
+from reuselib.training.world import await_first
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -108,7 +109,6 @@ def may_keep(site: Site) -> bool:
     job = site.job
     return (
         job.shelf is not None
-        and job.shelf.max_bytes > 0
         and num_epochs(site.plan, len(job.train)) > 1
         and not site.plan.packing
         and len(job.train) > 1
@@ -226,9 +226,9 @@ class Search:
     def _kept(self, bypass: Bypass, samples: Sequence[Sample]) -> Way | None:
         """The way, if there is room for it, and what is kept is what the network gives."""
         positional = samples[0].mask is not None
-        needed, room = self._num_bytes(samples[0]), self._shelf.max_bytes
-        if needed > room:
-            return self._without(f"{needed} bytes would be needed, {room} are allowed")
+        needed = self._num_bytes(samples[0])
+        if needed > self.room:
+            return self._without(f"{needed} bytes would be needed, {self.room} are allowed")
         kept = self._activations(bypass, positional, needed)
         close = all(_is_close(kept.of(each.piece.rows), each.values) for each in samples)
         if not self._agreed(close):
@@ -246,7 +246,7 @@ class Search:
                 refuse_lack_of_room(store, needed)
                 with bypass.installed():
                     kept = write(store, about, self._computed(bypass, positional))
-        site.accelerator.wait_for_everyone()
+        await_first(site.accelerator.wait_for_everyone)
         if kept is None and (kept := find(store, about)) is None:
             raise TrainingError(
                 "the first process kept the outputs of frozen blocks, but this one does not find them",
@@ -301,6 +301,11 @@ class Search:
         report = self.site.job.report
         if report is not None and self.site.accelerator.is_main_process:
             report(Progress("frozen blocks", done, total, detail))
+
+    @property
+    def room(self) -> int:
+        """Bytes that are allowed, which decide on which way is gone."""
+        return self._shelf.max_bytes
 
     @cached_property
     def _lengths(self) -> Sequence[int] | None:
