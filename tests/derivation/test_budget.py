@@ -24,7 +24,7 @@ from reuselib.derivation import budget
 from reuselib.derivation.budget import estimate
 from reuselib.derivation.derive import Runtime, derive
 from reuselib.derivation.plan import plan
-from reuselib.errors import DoesNotFit
+from reuselib.errors import DoesNotFit, SourceError
 from reuselib.measure.cost import count_parameters
 from reuselib.tasks.causal_lm import CausalLM
 from reuselib.tasks.text_classification import TextClassification
@@ -143,6 +143,22 @@ def test_a_model_of_8_billion_parameters_is_estimated_without_its_weights(tmp_pa
     assert low.parts["weights"] == pytest.approx(4 * number, rel=0.02)
     assert low.parts["gradients"] < 0.01 * low.parts["weights"]
     assert low.child_bytes < 0.01 * 4 * number
+
+
+@pytest.mark.parametrize(
+    "index", ['{"weight_map": [1,', '{"weight_map": 7}', '{"metadata": []}', "[]"]
+)
+def test_an_index_that_is_none_is_said_to_be_none(tmp_path, index):
+    tiny_bert(tmp_path / "bert")
+    (tmp_path / "bert" / "model.safetensors").unlink()
+    (tmp_path / "bert" / "model.safetensors.index.json").write_text(index)
+    made = plan(
+        ModelRef(str(tmp_path / "bert")), FineTune(fit=SHORT), task=TextClassification(),
+        data=text_rows(), store=tmp_path / "s", weights=False,
+    )  # fmt: skip
+
+    with pytest.raises(SourceError, match="is not an index of weights"):
+        estimate(made)
 
 
 def test_what_does_not_fit_is_said_with_what_it_needs(tmp_path, bert, monkeypatch):

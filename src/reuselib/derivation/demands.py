@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reuselib.errors import SourceError
 from reuselib.lineage.headers import headers
 from reuselib.measure.footprint import Bytes, of_forward, of_learned
 from reuselib.measure.memory import resident
@@ -198,8 +199,30 @@ def _known_shapes(folder: Path) -> Mapping[str, tuple[int, ...] | None] | None:
 
 
 def _index(folder: Path) -> dict | None:
+    """What a folder says about files that need not be at hand.
+
+    Raises:
+        SourceError: it cannot be understood.
+    """
     path = folder / "model.safetensors.index.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        index = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _not_an_index(path, str(error)) from None
+    for name in ("weight_map", "metadata"):
+        if not isinstance(index, dict) or not isinstance(index.get(name, {}), dict):
+            raise _not_an_index(path, f"`{name}` is no object")
+    return index
+
+
+def _not_an_index(path: Path, problem: str) -> SourceError:
+    return SourceError(
+        f"'{path}' is not an index of weights: {problem}",
+        expected="a JSON object with the file of each tensor in `weight_map`",
+        fix="download it again",
+    )
 
 
 def _other_files(folder: Path) -> int:

@@ -30,8 +30,6 @@ from reuselib.training.plan import FitPlan
 LARGE = 2**25
 """Bytes from which the C library takes a block from the system by itself and gives it back at once (malloc(3): the
 threshold for `mmap` rises up to this); smaller ones come from a heap that hardly ever shrinks."""
-NUM_ROUNDS = 2
-"""Optimizer steps that are gone through: in the first one there are no moments yet."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +115,14 @@ def of_training(
         stack.enter_context(patch.object(dropout, "noise", _noise))
         stack.enter_context(dropout.swift_dropout(device))
         optimizer = adamw(module, lesson.plan)
-        for _ in range(NUM_ROUNDS):
-            batches = [_carried(mode, ledger, batch, device) for batch in lesson.batches]
-            for batch in batches:
-                with _autocast(device, precision):
-                    loss = lesson.loss(module, batch)
-                loss.backward()
-                del loss
-            optimizer.step()
-            optimizer.zero_grad()
+        _begin(optimizer)
+        carried = [_carried(mode, ledger, batch, device) for batch in lesson.batches]
+        for batch in _telling(carried):
+            with _autocast(device, precision):
+                loss = lesson.loss(module, batch)
+            loss.backward()
+            del loss
+        optimizer.step()
         learned = of_learned(module).total
         parts = {"gradients": learned, "moments": 2 * learned}
         rest = ledger.peak.total - 3 * learned
@@ -141,6 +138,21 @@ def of_forward(
         given = forward(_carried(mode, ledger, batch, device))
         del given
         return Footprint(peak=ledger.peak, parts={"activations": ledger.peak.total})
+
+
+def _begin(optimizer: torch.optim.Optimizer) -> None:
+    """Have moments from the first step on, as they are there in all others."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _telling(batches: Sequence[Batch]) -> list[Batch]:
+    """The largest micro-batch, and before it another one: by the second there are gradients, and no more comes."""
+    ordered = sorted(batches, key=lambda batch: sum(each.nbytes for each in batch.values()))
+    return ordered[-2:]
 
 
 @dataclass(eq=False)
