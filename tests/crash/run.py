@@ -153,9 +153,11 @@ def _attempt(attempt: Attempt, server: Server, place: Place, bench: Bench) -> Ta
         tally.tried = 1
     else:
         ended = _disturb(attempt, server, place, reference)
-        if ended.code is None or attempt.kind == "fault":
-            tally.tried += 1
-        if attempt.kind == "fault":
+        # a run may take fewer operations than the undisturbed one: then nothing went wrong
+        reached = ended.num_operations is None or ended.num_operations > attempt.at
+        failed = attempt.kind == "fault" and reached
+        tally.tried += ended.code is None or failed
+        if failed:
             problems += _unexplained(ended)
             tally.refused += ended.code != 0
     problems += _look(place, reference, tally)
