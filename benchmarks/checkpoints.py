@@ -33,8 +33,10 @@ from reuselib.lineage.checkpoints import Checkpoints
 from reuselib.tasks.text_classification import TextClassification
 from reuselib.testing.tiny import tiny_rows
 from reuselib.training.checkpointing import Saver
+from reuselib.training.fitting import fit
 from reuselib.training.interruption import Interruption
-from reuselib.training.loop import Job, Loop, fit
+from reuselib.training.job import Job
+from reuselib.training.loop import Loop
 from reuselib.training.plan import FitPlan
 from training import LEARNING_RATES, MODES, Setting, Start, prepare, tiny_setting
 

@@ -30,7 +30,8 @@ from rig import faster_by, keep, machine
 from reuselib.task import Examples
 from reuselib.tasks.causal_lm import CausalLM
 from reuselib.training.batching import costs, plan_batches
-from reuselib.training.loop import Job, fit
+from reuselib.training.fitting import fit
+from reuselib.training.job import Job
 from reuselib.training.packing import laid_out
 from reuselib.training.plan import FitPlan
 

@@ -35,7 +35,8 @@ from reuselib.progress import Progress
 from reuselib.task import Task
 from reuselib.tasks.text_classification import TextClassification
 from reuselib.training.activations import Shelf
-from reuselib.training.loop import Job, fit
+from reuselib.training.fitting import fit
+from reuselib.training.job import Job
 from reuselib.training.plan import FitPlan
 from reuselib.training.threads import all_cores
 

@@ -28,8 +28,8 @@ from torch import nn
 from reuselib.measure.memory import peak_memory
 from reuselib.task import Batch
 from reuselib.tasks.causal_lm import CausalLM
+from reuselib.training.fitting import fit
 from reuselib.training.job import Job
-from reuselib.training.loop import fit
 from reuselib.training.plan import FitPlan
 
 SHARES = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}

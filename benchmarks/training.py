@@ -38,7 +38,8 @@ from reuselib.tasks.text_classification import TextClassification
 from reuselib.training.batching import costs, plan_batches
 from reuselib.training.dropout import swift_dropout
 from reuselib.training.evaluate import evaluate
-from reuselib.training.loop import Job, fit
+from reuselib.training.fitting import fit
+from reuselib.training.job import Job
 from reuselib.training.plan import FitPlan
 from reuselib.training.precision import multiplies_bf16
 from reuselib.training.threads import all_cores

@@ -37,10 +37,10 @@ from reuselib.tasks.causal_lm import CausalLM
 from reuselib.tasks.text_classification import TextClassification
 from reuselib.training import precision
 from reuselib.training.checkpointing import Saver
+from reuselib.training.fitting import fit
 from reuselib.training.interruption import Interruption
 from reuselib.training.job import FitResult, Job
 from reuselib.training.lessons import Losses
-from reuselib.training.loop import fit
 from reuselib.training.plan import EarlyStopping, FitPlan, Optimizer, ParameterGroup
 from reuselib.training.seeds import seeded
 from reuselib.training.trail import tensor_digests

@@ -11,7 +11,8 @@ from toys import Points, network, points
 
 from reuselib.errors import MissingExtra, TrainingError
 from reuselib.training.accelerating import opened, prepared, settings
-from reuselib.training.loop import Job, fit
+from reuselib.training.fitting import fit
+from reuselib.training.job import Job
 from reuselib.training.plan import FitPlan
 
 STATES = (AcceleratorState, GradientState, PartialState)

@@ -19,8 +19,9 @@ from reuselib.errors import IntegrityError, Interrupted, StoreError, TrainingErr
 from reuselib.lineage.checkpoints import Checkpoints, read
 from reuselib.training import checkpointing
 from reuselib.training.checkpointing import Saver
+from reuselib.training.fitting import fit
 from reuselib.training.interruption import Interruption
-from reuselib.training.loop import FitResult, Job, fit
+from reuselib.training.job import FitResult, Job
 from reuselib.training.plan import EarlyStopping, FitPlan, ParameterGroup, Schedule
 from reuselib.training.trail import Recorder
 

@@ -14,7 +14,8 @@ from toys import Points, Tokens, network, points, tagger, token_rows
 from reuselib.errors import DataError, TrainingError
 from reuselib.progress import Progress
 from reuselib.training.batching import plan_batches
-from reuselib.training.loop import Job, fit
+from reuselib.training.fitting import fit
+from reuselib.training.job import Job
 from reuselib.training.plan import (
     EarlyStopping,
     FitPlan,
@@ -305,7 +306,8 @@ TWO = """
 import sys, torch
 sys.path.insert(0, sys.argv[2])
 from toys import Tokens, tagger, token_rows
-from reuselib.training.loop import Job, fit
+from reuselib.training.fitting import fit
+from reuselib.training.job import Job
 from reuselib.training.plan import EarlyStopping, FitPlan, ParameterGroup
 module = tagger()
 # 50 rows in batches of 8: the last batch leaves a micro-batch of 2 rows to share.

@@ -9,7 +9,8 @@ from toys import Points
 from reuselib.errors import IncompatibleStep, TrainingError
 from reuselib.tasks.causal_lm import CausalLM
 from reuselib.testing.tiny import tiny_gpt2, tiny_llama, tiny_rows
-from reuselib.training.loop import Job, fit
+from reuselib.training.fitting import fit
+from reuselib.training.job import Job
 from reuselib.training.packing import bins, laid_out, two_rows
 from reuselib.training.plan import FitPlan, Optimizer
 

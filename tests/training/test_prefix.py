@@ -39,9 +39,9 @@ from reuselib.testing.tiny import (
 from reuselib.training import activations, search
 from reuselib.training.activations import Shelf
 from reuselib.training.checkpointing import Saver
+from reuselib.training.fitting import fit
 from reuselib.training.interruption import Interruption
-from reuselib.training.job import FitResult
-from reuselib.training.loop import Job, fit
+from reuselib.training.job import FitResult, Job
 from reuselib.training.plan import EarlyStopping, FitPlan, ParameterGroup
 from reuselib.training.replay import Replay
 from reuselib.training.state import Keeper, State, read_state, write_state
@@ -561,7 +561,8 @@ from test_prefix import PointsWithHead, Stacked, points
 from reuselib.lineage.store import Store
 from reuselib.training import search
 from reuselib.training.activations import Shelf
-from reuselib.training.loop import Job, fit
+from reuselib.training.fitting import fit
+from reuselib.training.job import Job
 from reuselib.training.plan import FitPlan
 search.MIN_INTENSITY = 0.0
 torch.manual_seed(0)

@@ -15,7 +15,8 @@ from toys import Points, Tokens, points, tagger, token_rows
 
 from reuselib.errors import IntegrityError, SourceError
 from reuselib.lineage.trail import Trail
-from reuselib.training.loop import FitResult, Job, fit
+from reuselib.training.fitting import fit
+from reuselib.training.job import FitResult, Job
 from reuselib.training.plan import (
     EarlyStopping,
     FitPlan,

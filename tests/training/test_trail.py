@@ -11,7 +11,8 @@ from toys import Points, Tokens, network, points, tagger, token_rows
 
 from reuselib.lineage.trail import Trail, dump_trails, parse_trails
 from reuselib.training.batching import plan_batches
-from reuselib.training.loop import FitResult, Job, fit
+from reuselib.training.fitting import fit
+from reuselib.training.job import FitResult, Job
 from reuselib.training.plan import EarlyStopping, FitPlan, ParameterGroup
 from reuselib.training.trail import Recorder, rounded_up, tensor_digests
 

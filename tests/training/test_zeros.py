@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from reuselib.training.loop import Job, fit
+from reuselib.training.fitting import fit
+from reuselib.training.job import Job
 from reuselib.training.plan import FitPlan, Optimizer, ParameterGroup
 from reuselib.training.zeros import sparse_parameters, zeros_kept
 

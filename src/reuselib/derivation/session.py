@@ -165,7 +165,8 @@ class Session:
         attach: Attach | None = None,
     ) -> dict[str, float]:
         """Train; holds out a tenth of the training rows if early stopping needs a split and there is none."""
-        from reuselib.training.loop import Job, fit
+        from reuselib.training.fitting import fit
+        from reuselib.training.job import Job
         from reuselib.training.zeros import sparse_parameters
 
         splits = self.splits.with_validation() if plan.early_stopping else self.splits

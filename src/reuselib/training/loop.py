@@ -1,42 +1,34 @@
-"""The one training loop: every adapter that learns learns here, on one CPU core or many GPUs."""
+"""The one training loop: run, epoch, step; the same on one CPU core and on many GPUs."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from reuselib.errors import TrainingError
 from reuselib.progress import Progress
-from reuselib.training.accelerating import everyones, opened, prepared, settings
+from reuselib.training.accelerating import everyones
 from reuselib.training.batching import costs, micro_batches, plan_batches, share
 from reuselib.training.checkpointing import Going
-from reuselib.training.checks import check, num_epochs, num_micro_rows, num_steps
-from reuselib.training.device import placed, target_device
+from reuselib.training.checks import num_micro_rows, num_steps
 from reuselib.training.evaluate import evaluate
-from reuselib.training.job import FitResult, Job
-from reuselib.training.optimizer import adamw, clip, set_learning_rate
-from reuselib.training.packing import check_packing
+from reuselib.training.job import Job
+from reuselib.training.optimizer import clip, set_learning_rate
 from reuselib.training.pieces import Piece, loss_of, piece_of
 from reuselib.training.plan import FitPlan
-from reuselib.training.precision import resolve
-from reuselib.training.prefix import Prefix, frozen_prefix
+from reuselib.training.prefix import Prefix
 from reuselib.training.replay import Stopped
 from reuselib.training.resuming import capture, resume
 from reuselib.training.schedule import factor
-from reuselib.training.search import Site
-from reuselib.training.seeds import seeded
-from reuselib.training.sharding import asked_for, sharded
 from reuselib.training.shares import is_sharded, local
 from reuselib.training.stages import Stages
 from reuselib.training.stopping import Best
-from reuselib.training.threads import all_cores
 from reuselib.training.trail import Recorder
 from reuselib.training.watch import Seen, Watch
-from reuselib.training.zeros import zeros_kept
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,67 +37,6 @@ if TYPE_CHECKING:
 
     from reuselib.lineage.trail import Trail
     from reuselib.task import Batch
-
-
-def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
-    """Train the parameters of `module` that require a gradient, in place.
-
-    The gradient of an optimizer step is that of the mean loss over all targets of its batch, however the batch is
-    cut into micro-batches and spread over processes. On a CPU the same arguments give the same weights, bit for bit.
-    The module comes back on its device and in its mode.
-
-    Raises:
-        TrainingError: the plan cannot be followed, or a loss, gradient or weight is not finite.
-        Stopped: only a part of it was to be done again, and is done; the module is as it was then.
-        IntegrityError: `BAD_STATE`, the state to begin with is that of another training.
-    """
-    from reuselib.training.dropout import swift_dropout
-
-    check(plan, job.train, job.validation)
-    check_packing(module, plan, job)
-    stages = Stages(module, job.groups, num_epochs(plan, len(job.train)))
-    precision = resolve(plan.precision, target_device())
-    with ExitStack() as stack:
-        threads = stack.enter_context(all_cores())
-        accelerator = stack.enter_context(opened(precision, job.trackers, job.logging_dir))
-        stack.enter_context(stages.learning())
-        stack.enter_context(seeded(job.seed, accelerator.process_index))
-        how = asked_for(accelerator)
-        if how is None:
-            stack.enter_context(placed(module, accelerator.device))
-            wrapped = stack.enter_context(prepared(accelerator, module))
-        else:
-            head = job.task.head(module)
-            wrapped = stack.enter_context(sharded(accelerator, module, head, how))
-        stack.enter_context(zeros_kept(module, job.sparse))
-        if job.trackers:
-            accelerator.init_trackers("reuselib", config=settings(plan))
-        stack.enter_context(swift_dropout(accelerator.device))
-        optimizer = accelerator.prepare_optimizer(adamw(module, plan, job.groups))
-        site = Site(
-            module=module,
-            plan=plan,
-            job=job,
-            stages=stages,
-            accelerator=accelerator,
-            precision=precision,
-        )
-        prefix = stack.enter_context(frozen_prefix(site))
-        loop = Loop(module, wrapped, plan, job, stages, accelerator, optimizer, prefix)
-        facts = {
-            "precision": precision,
-            "device": accelerator.device.type,
-            "num_processes": accelerator.num_processes,
-            "num_threads": threads,
-            **prefix.facts,
-            **({} if how is None else {"sharding": how.kind}),
-        }
-        metrics, trail = loop.run()
-        spent = loop.recorder.seconds if loop.recorder is not None else 0.0
-        if not accelerator.is_main_process:
-            trail = None  # where shares are gathered, every process takes part in it
-        loop.optimizer.optimizer.state.clear()  # before whole weights are put in the place of shares
-        return FitResult(metrics, facts, trail, spent)
 
 
 @dataclass
