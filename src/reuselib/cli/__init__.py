@@ -26,11 +26,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Where cores are shared, a thread that spins for long at a barrier takes the core from the one it waits for:
     # measured, training was 4.6 times slower beside two busy processes, and no slower alone. Read when torch loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # DDP says of nearly every network that it could be told more about it
+    if "WORLD_SIZE" in os.environ:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = (
         "--debug" in given
     )  # taken wherever it stands, since it is added after something went wrong
     given = [each for each in given if each != "--debug"]
+    from reuselib.cli.processes import Call, after_the_first
+
+    code = _ended(given, Call((*given, "--debug") if debug else tuple(given)), debug=debug)
+    after_the_first(code)
+    return code
+
+
+def _ended(given: list[str], call: Call, *, debug: bool) -> int:
+    """Carry out a command; say what went wrong, if anything did, and return its exit code."""
+    from reuselib.cli import interruption
+    from reuselib.cli.processes import speaks
+
     if not debug:
         # What libraries plan to change is for those who call them, not for who runs a recipe.
         warnings.simplefilter("ignore", FutureWarning)
@@ -38,10 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # torchao, which peft loads where it is installed, tells of GPU libraries that its CPU package lacks
         for name in ("torchao", "torch.utils._pytree"):
             logging.getLogger(name).setLevel(logging.ERROR)
-    from reuselib.cli import interruption
-    from reuselib.cli.processes import Call, speaks
-
-    call = Call((*given, "--debug") if debug else tuple(given))
     try:
         with interruption.sigterm_as_ctrl_c():
             code = _invoke(given, call)
@@ -62,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"This is a bug in reuselib, not in what you did: {type(error).__name__}: {error}")
         _say("Please report it, with the output of the same command and --debug behind it.")
         return 1
-    if code == INTERRUPTED and not call.told:
+    if code == INTERRUPTED and not call.told and speaks():
         _say(interruption.NOTHING_LOST if given[:1] == ["run"] else "interrupted")
     return code
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import typer
 from reuselib.errors import PeerFailed, TrainingError
 from reuselib.training.launch import PEER_FAILED, PROCESSES, launch
 from reuselib.training.threads import num_cores
+from reuselib.training.world import await_first_words
 
 if TYPE_CHECKING:
     from reuselib.derivation.plan import Plan
@@ -79,6 +82,18 @@ def ending_once() -> Iterator[None]:
         if error.told:
             raise typer.Exit(error.code) from error
         raise
+
+
+def after_the_first(code: int) -> None:
+    """Before this process ends with that code: see to it that the first one's words are out.
+
+    torchrun and accelerate end all processes as soon as one fails, and the first is the one that says what happened.
+    """
+    if not code or PROCESSES in os.environ or int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        return
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the code is settled, whoever ends first
+    await_first_words(first=speaks())
 
 
 def count_accelerators() -> int:

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,9 +30,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.2
 """Seconds between two looks at what is waited for."""
 LINGER = 2.0
 """Seconds for which a failed first process stays, since what it says goes with it."""
+SPOKEN = "reuselib/spoken"
+SPEAKING = 10.0
+"""Seconds that the first process has to say why all of them end."""
 ARRIVAL = 1800.0
 """Seconds after which a process that does not come to a meeting is given up."""
 
+_present: ContextVar[World | None] = ContextVar("the processes that make one child", default=None)
 _alone: ContextVar[bool] = ContextVar("this process works by itself", default=False)
 
 
@@ -96,6 +100,7 @@ class World:
         if self.size == 1:
             yield
             return
+        token = _present.set(self)
         try:
             yield
         except PeerFailed:
@@ -105,6 +110,8 @@ class World:
                 raise peer from error
             self._confess(error)
             raise
+        finally:
+            _present.reset(token)
 
     def _turn(self, what: str) -> int:
         """All processes go through the same meetings in the same order, so their number names them."""
@@ -194,6 +201,42 @@ def join() -> World:
     store, rank = _get_default_store(), dist.get_rank()
     number = store.add(f"reuselib/conversations/{rank}", 1)
     return World(rank, dist.get_world_size(), dist.PrefixStore(f"reuselib/{number}", store))
+
+
+def await_first(otherwise: Callable[[], None]) -> None:
+    """Wait until the first process is here too, however long its work takes: longer than a collective call may.
+
+    Args:
+        otherwise: how to wait where no run of several processes is under way, which has a limit.
+
+    Raises:
+        PeerFailed: another process failed meanwhile.
+    """
+    world = _present.get()
+    if world is None:
+        otherwise()
+    else:
+        world.broadcast()
+
+
+def await_first_words(*, first: bool) -> None:
+    """Let the first process say all that it has to say before the others end; not longer than `SPEAKING`.
+
+    Args:
+        first: whether this is the first process, which has said it.
+    """
+    if not _in_group():
+        return
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    store, end = _get_default_store(), time.monotonic() + SPEAKING
+    try:
+        if first:
+            store.set(SPOKEN, "")
+        while not store.check([SPOKEN]) and time.monotonic() < end:
+            time.sleep(FIRST_PAUSE)
+    except RuntimeError:
+        pass  # it has ended, and the store with it
 
 
 def on_cpu() -> bool:
