@@ -31,7 +31,7 @@ def meet(*parts: Callable[[World], object]) -> list[object]:
         try:
             with world.sharing_fate():
                 results[rank] = parts[rank](world)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is what is looked at
             results[rank] = error
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(parts))]
@@ -81,6 +81,25 @@ def test_nobody_leaves_a_meeting_before_all_are_there():
     left, also_left, arrived = meet(early, early, late)
 
     assert min(left, also_left) >= arrived  # type: ignore[type-var]
+
+
+def test_the_first_processs_own_work_is_waited_for_longer_than_a_meeting(monkeypatch):
+    monkeypatch.setattr(worlds, "ARRIVAL", 0.05)
+    order = []
+
+    def work(world):
+        time.sleep(0.5)
+        order.append("first")
+        worlds.await_first(lambda: order.append("limited"))
+
+    def wait(world):
+        worlds.await_first(lambda: order.append("limited"))
+        order.append("other")
+
+    assert meet(work, wait) == [None, None]
+    assert order == ["first", "other"]
+    worlds.await_first(lambda: order.append("outside of a run"))
+    assert order[-1] == "outside of a run"
 
 
 def test_the_first_process_leaves_last():
