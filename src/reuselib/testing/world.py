@@ -1,4 +1,4 @@
-"""The law that world size is invisible: the same derivation by one process and by several, on the same global batches."""
+"""The law that world size is invisible: the same derivation by one process and by several, on the same batches."""
 
 from __future__ import annotations
 
