@@ -50,7 +50,7 @@ class Runtime:
     """How many of a training stay in the store until its child is finished, the newest."""
     cache_bytes: int = 8 * 2**30
     """Room on disk for outputs of frozen blocks, which are computed once and used in every epoch. A training whose
-    outputs need more runs them in every epoch, which makes another child, equal but for rounding; its record says so."""
+    outputs need more runs them in every epoch, which makes another child, equal but for rounding; the record tells."""
 
 
 def derive(  # noqa: PLR0913 - the fields of a recipe, and what does not change the child
