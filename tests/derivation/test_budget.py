@@ -161,6 +161,17 @@ def test_an_index_that_is_none_is_said_to_be_none(tmp_path, index):
         estimate(made)
 
 
+def test_a_folder_without_weights_is_no_model(tmp_path):
+    tiny_bert(tmp_path / "bert")
+    (tmp_path / "bert" / "model.safetensors").unlink()
+
+    with pytest.raises(SourceError, match="holds neither weights nor an index of them"):
+        plan(
+            ModelRef(str(tmp_path / "bert")), FineTune(fit=SHORT), task=TextClassification(),
+            data=text_rows(), store=tmp_path / "s", weights=False,
+        )  # fmt: skip
+
+
 def test_what_does_not_fit_is_said_with_what_it_needs(tmp_path, bert, monkeypatch):
     made = plan(
         ModelRef(str(bert)), FineTune(fit=SHORT), task=TextClassification(), data=text_rows(),

@@ -23,6 +23,7 @@ from reuselib.data import Splits
 from reuselib.derivation.derive import Runtime
 from reuselib.derivation.execution import Child, execute
 from reuselib.derivation.plan import plan
+from reuselib.derivation.saving import Saving
 from reuselib.errors import Interrupted, TrainingError
 from reuselib.lineage.checkpoints import Checkpoints, read
 from reuselib.tasks.text_classification import TextClassification
@@ -245,3 +246,16 @@ def test_a_checkpoint_says_what_it_belongs_to(base, tmp_path):
     assert title.environment["device"] == "cpu"
     assert title.environment["num_processes"] == 1
     assert {"torch", "transformers", "python"} <= set(title.environment["versions"])
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"checkpoint_seconds": float("nan")}, "the time between two checkpoints is nan"),
+        ({"checkpoint_seconds": -1.0}, "the time between two checkpoints is -1"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints is 0"),
+    ],
+)
+def test_checkpoints_that_make_no_sense_are_refused(told, said):
+    with pytest.raises(TrainingError, match=said):
+        Saving.of(Runtime(**told))

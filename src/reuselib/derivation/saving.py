@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,19 @@ class Saving:
 
     @classmethod
     def of(cls, runtime: Runtime) -> Saving:
-        """As a runtime has it."""
+        """As a runtime has it.
+
+        Raises:
+            TrainingError: it makes no sense.
+        """
+        seconds, keep = runtime.checkpoint_seconds, runtime.keep_checkpoints
+        if seconds is not None and not 0 <= seconds < math.inf:
+            raise TrainingError(
+                f"the time between two checkpoints is {seconds} s",
+                expected="a finite time, or None for checkpoints only when a run is interrupted",
+            )
+        if keep < 1:
+            raise TrainingError(f"keep_checkpoints is {keep}", expected="at least 1")
         return cls(runtime.resume, runtime.checkpoint_seconds, runtime.keep_checkpoints)
 
     def start(self, inputs: Mapping[str, Json], training: int) -> Literal["auto", "no"] | Path:

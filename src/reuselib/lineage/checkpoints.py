@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from reuselib.errors import IntegrityError, SourceError
 from reuselib.lineage import canonical
 from reuselib.lineage.digest import all_files, checksums, file_sha256, parse_checksums
-from reuselib.lineage.disk import sync, sync_tree, write_file, writing
+from reuselib.lineage.disk import make_folder, sync, sync_tree, write_file, writing
 from reuselib.lineage.hashing import Span, sha256_all
 from reuselib.lineage.reading import Fields
 from reuselib.lineage.scratch import scratch, sweep
@@ -115,12 +115,11 @@ class Checkpoints:
             with writing(self.store):
                 sync_tree(folder)
                 write_file(folder / SUMS, _sums(folder))
-                self.folder.mkdir(parents=True, exist_ok=True)
+                make_folder(self.folder)
                 if target.exists():
                     target.rename(outer / "old")
                 folder.rename(target)
                 sync(self.folder)
-                sync(self.folder.parent)
             try:
                 read(target)
             except BaseException:

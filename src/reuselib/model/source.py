@@ -86,13 +86,21 @@ def resolve(ref: ModelRef, store: Store) -> Pinned:
 def glance(ref: ModelRef, store: Store) -> Pinned:
     """Find a model without reading its weights: nothing is compared, and its digests are not known.
 
-    For estimates; also of a folder that lacks the weights themselves. Nothing is noted in the store.
+    For estimates; also of a folder that holds an index of the weights only. Nothing is noted in the store.
 
     Raises:
-        SourceError: nothing is there, or the hub cannot be reached.
+        SourceError: nothing is there, not even an index of weights, or the hub cannot be reached.
     """
     place = _Places(store).find(ref)
     manifest = read_manifest(place.folder)
+    if not any(
+        any(place.folder.glob(each)) for each in ("*.safetensors", "*.safetensors.index.json")
+    ):
+        raise SourceError(
+            f"{place.source} holds neither weights nor an index of them",
+            expected="safetensors files, or model.safetensors.index.json",
+            fix="get the model again",
+        )
     if manifest is None:
         manifest = Manifest.pin(place.name, UNKNOWN, source=place.uri, revision=place.commit)
     return Pinned(ref, place.folder, place.uri, manifest, {})
