@@ -124,6 +124,19 @@ print(made.children[0].manifest.digests)
 
         assert done.stdout.strip() == str(chain.lora.manifest.digests)
 
+    def test_a_child_that_a_killed_run_did_not_note_is_found_by_what_it_holds(
+        self, chain, tmp_path
+    ):
+        """A later step looks for what it started from: a network that was healed, for what it was before."""
+        store = tmp_path / "store"
+        first = execute(replace(chain.plan(store=store), steps=(LORA,)), Runtime())
+        digest = first.children[0].manifest.digests.dir_hash
+        (store / "roots" / f"{digest}.json").unlink()
+
+        execute(chain.plan(store=store), Runtime())
+
+        assert Store(store).locate(digest) == first.children[0].folder
+
     @pytest.mark.parametrize("step", [1, 3])
     def test_a_killed_run_leaves_whole_children_and_is_done_again(self, chain, tmp_path, step):
         """SIGKILL, in the middle of the first training or of the second: nothing can be tidied up after it."""

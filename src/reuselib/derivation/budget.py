@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from reuselib.derivation.plan import Plan
 
 HEAP = 0.1
-"""Of the most that was taken in small blocks, what lies between them; measured (benchmarks/budget.py)."""
+"""Of the most that was taken in small blocks, what lies between them. An assumption, which the figures of steps that do
+not train bear out (benchmarks/budget.py)."""
+STIRRED = 0.7
+"""Of what a pass forward and back takes in small blocks, what training takes besides, because blocks of other sizes
+come with each batch and leave gaps. Chosen to fit benchmarks/budget.py, since the C library tells nothing of it."""
 
 
 MEASURING, BESIDE = "measuring", "measuring beside the model it is compared with"
@@ -55,6 +59,8 @@ class Phase:
     """Tensors at its worst moment."""
     mapped: int = 0
     """Bytes of files that are in memory besides; the system lets go of them where memory is short."""
+    passing: int = 0
+    """See `Footprint`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +167,7 @@ def estimate(plan: Plan, *, num_processes: int = 1, keep_checkpoints: int = 2) -
         peak, worst = 0, phases[0]
         for phase in phases:
             own = after if steps or phase.name in AFTERWARDS else before
-            heap = max(heap, round(phase.held.small * (1 + HEAP)))
+            heap = max(heap, round(phase.held.small * (1 + HEAP) + phase.passing * STIRRED))
             resident = own + phase.held.large + heap
             needed = max(needed, resident)
             if resident + phase.mapped > peak:
@@ -246,7 +252,8 @@ class _Walk:
         if run.looked:
             yield Phase("calibrating", before + calibrating(adapter, run, self.module))
         for each in run.trainings:
-            yield Phase("training", each.weights + each.kept + each.step.peak)
+            held = each.weights + each.kept + each.step.peak
+            yield Phase("training", held, passing=each.step.passing)
         yield Phase("saving", after + (after if adapted.dtype != "float32" else Bytes()))
         if run.rows is None:
             return

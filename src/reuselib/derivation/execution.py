@@ -141,6 +141,8 @@ def _take_steps(
         if runtime.output is not None:
             check_output(runtime.output, overwrite=runtime.overwrite)
         plan.store.check()
+        for child in done:
+            _note(plan, child)  # which a run that was killed may not have come to
     with gathered(plan, world, [child.manifest.derivation_id for child in done]) as shelf:
         made, opened = _make(plan, done, runtime, (world, shelf), keep)
     return Execution(plan, (*done, *made), opened=opened, world=world)
@@ -206,7 +208,9 @@ def _step(
     """Compute one child, unless another run on the store does; then share that one, which is in no memory here."""
     with claimed(link, session.report) as finished:
         if finished is not None:
-            return Child(link.adapter, finished, Manifest.read(finished), reused=True), None
+            child = Child(link.adapter, finished, Manifest.read(finished), reused=True)
+            _note(gauge.plan, child)
+            return child, None
         return _compute(gauge, link, opened, session)
 
 
@@ -228,11 +232,15 @@ def _compute(
     folder = _there(plan, link.derivation_id)
     if session.step_saving is not None:
         session.step_saving.place.clear()
-    manifest = Manifest.read(folder)
-    plan.store.remember_root(manifest.digests.dir_hash, folder)
-    gauge.keep(as_parent(folder, manifest), side)
-    child = Child(adapter, folder, manifest, reused=False)
+    child = Child(adapter, folder, Manifest.read(folder), reused=False)
+    _note(plan, child)
+    gauge.keep(as_parent(folder, child.manifest), side)
     return child, outcome.opened if opened.weights is None else None
+
+
+def _note(plan: Plan, child: Child) -> None:
+    """Have the store find a child by what it holds too, as later steps look for what they started from."""
+    plan.store.remember_root(child.manifest.digests.dir_hash, child.folder)
 
 
 def _there(plan: Plan, derivation_id: str) -> Path:

@@ -68,6 +68,9 @@ class Footprint:
     peak: Bytes = Bytes()
     parts: Mapping[str, int] = field(default_factory=dict[str, int])
     """Of the peak: `gradients`, `moments`, and `activations` for the rest."""
+    passing: int = 0
+    """Of a training: the most that a pass forward and back takes in small blocks, whose sizes are others with each
+    batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +125,13 @@ def of_training(
                 loss = lesson.loss(module, batch)
             loss.backward()
             del loss
+        passing = max(0, ledger.peak.small - 2 * of_learned(module).small)
         optimizer.step()
         learned = of_learned(module).total
         parts = {"gradients": learned, "moments": 2 * learned}
         rest = ledger.peak.total - 3 * learned
-        return Footprint(peak=ledger.peak, parts={**parts, "activations": max(0, rest)})
+        parts["activations"] = max(0, rest)
+        return Footprint(peak=ledger.peak, parts=parts, passing=passing)
 
 
 def of_forward(
