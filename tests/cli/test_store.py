@@ -70,7 +70,7 @@ def test_gc_packs_removes_and_says_why_the_rest_stays(typed, chain, tmp_path):
     assert dry["bytes"] <= 10**6 < dry["bytes_before"] or dry["bytes_before"] <= 10**6
 
 
-@pytest.mark.parametrize("verb", ["verify", "trace", "show", "prove", "diff"])
+@pytest.mark.parametrize("verb", ["verify", "trace", "prove", "diff"])
 @pytest.mark.parametrize("by_path", [True, False])
 def test_a_packed_child_is_found_by_the_path_that_its_run_printed_and_by_id(
     typed, chain, tmp_path, monkeypatch, verb, by_path

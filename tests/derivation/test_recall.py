@@ -31,6 +31,8 @@ class Scout(Adapter):
 
     says: str | None = None
     """What to record."""
+    number: int = 0
+    """Tells steps apart that do the same: else the second would be the first's child again."""
 
     def adapt(self, module, run: Run) -> Adapted:
         self.told.append(run.recall("scouting"))
@@ -48,7 +50,7 @@ def scouted(tmp_path_factory) -> Iterable[Execution]:
     base = tiny_bert(folder / "base", head=True)
     Scout.told.clear()
     with installed(Scout):
-        yield run([Scout(says="one"), Scout(), Scout()], base, folder / "store", data=text_rows())
+        yield run([Scout(says="one"), Scout(), Scout(number=1)], base, folder / "store", data=text_rows())
 
 
 def test_a_step_recalls_what_an_earlier_one_found(scouted):
