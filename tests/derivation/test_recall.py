@@ -50,7 +50,9 @@ def scouted(tmp_path_factory) -> Iterable[Execution]:
     base = tiny_bert(folder / "base", head=True)
     Scout.told.clear()
     with installed(Scout):
-        yield run([Scout(says="one"), Scout(), Scout(number=1)], base, folder / "store", data=text_rows())
+        yield run(
+            [Scout(says="one"), Scout(), Scout(number=1)], base, folder / "store", data=text_rows()
+        )
 
 
 def test_a_step_recalls_what_an_earlier_one_found(scouted):

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,7 +17,6 @@ import typer
 from reuselib.errors import PeerFailed, TrainingError
 from reuselib.training.launch import PEER_FAILED, PROCESSES, launch
 from reuselib.training.threads import num_cores
-from reuselib.training.world import await_first_words
 
 if TYPE_CHECKING:
     from reuselib.derivation.plan import Plan
@@ -93,11 +91,15 @@ def after_the_first(code: int) -> None:
         return
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the code is settled, whoever ends first
+    from reuselib.training.world import await_first_words
+
     await_first_words(first=speaks())
 
 
 def count_accelerators() -> int:
     """How many there are, found out in a process of its own, since looking may take hold of them."""
+    from importlib.metadata import version  # it takes its time, also of `--help`
+
     if version("torch").endswith("+cpu"):
         return 0
     done = subprocess.run(
