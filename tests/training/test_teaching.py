@@ -9,7 +9,7 @@ from reuselib.task import Task
 from reuselib.tasks.causal_lm import CausalLM
 from reuselib.tasks.text_classification import TextClassification
 from reuselib.testing.tiny import tiny_bert, tiny_llama, tiny_rows
-from reuselib.training import teaching
+from reuselib.training import batching
 from reuselib.training.lessons import Lesson
 from reuselib.training.teaching import Notes, Pupils, Taught, answers, joined, keys, lost_mass
 
@@ -156,8 +156,8 @@ def test_only_the_rows_asked_for_are_computed(bert, monkeypatch):
 
 def test_batches_are_bounded_by_rows_and_by_what_they_cost(llama, monkeypatch):
     module, pupils = llama
-    monkeypatch.setattr(teaching, "MAX_ROWS", 5)
-    monkeypatch.setattr(teaching, "MAX_COST", 24)
+    monkeypatch.setattr(batching, "MAX_ROWS", 5)
+    monkeypatch.setattr(batching, "MAX_COST", 24)
 
     for part in answers(module, Lesson(), pupils, range(40)):
         longest = max(len(pupils.examples[row]["input_ids"]) for row in part["rows"].tolist())

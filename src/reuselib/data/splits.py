@@ -96,6 +96,21 @@ class Splits:
         return type(self).build(rows, source=self.source, facts=self.facts)
 
 
+def required(splits: Splits | None) -> Splits:
+    """The rows of a step that cannot do without.
+
+    Raises:
+        DataError: the recipe names no data.
+    """
+    if splits is None:
+        raise DataError(
+            "this step needs rows, but the recipe has no data",
+            expected="`data` with a training and a test split",
+            fix="add `data: {source: ...}`",
+        )
+    return splits
+
+
 def hold_out(rows: Rows, fraction: float, *, purpose: str) -> tuple[Rows, Rows]:
     """Part rows by the hash of their content: (rest, held out).
 

@@ -147,13 +147,9 @@ class Session:
         Raises:
             DataError: the recipe names no data.
         """
-        if self.rows is None:
-            raise DataError(
-                "this step needs rows, but the recipe has no data",
-                expected="`data` with a training and a test split",
-                fix="add `data: {source: ...}`",
-            )
-        return self.rows
+        from reuselib.data.splits import required
+
+        return required(self.rows)
 
     def fit(
         self,

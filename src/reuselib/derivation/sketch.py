@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from reuselib.adapter import Adapted, Adapter, Attach, Json, ModelRef, Objective, Taught
 from reuselib.data.rows import take
-from reuselib.errors import DataError, ReuseError
+from reuselib.errors import ReuseError
 from reuselib.measure.footprint import Bytes, Footprint, Lesson, of_learned, of_module, of_training
 from reuselib.training import checks
 from reuselib.training.batching import costs, micro_batches, plan_batches, share
@@ -86,13 +86,9 @@ class Sketch:
         Raises:
             DataError: the recipe names no data.
         """
-        if self.rows is None:
-            raise DataError(
-                "this step needs rows, but the recipe has no data",
-                expected="`data` with a training and a test split",
-                fix="add `data: {source: ...}`",
-            )
-        return self.rows
+        from reuselib.data.splits import required
+
+        return required(self.rows)
 
     def fit(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reuselib.errors import IncompatibleStep
-from reuselib.training.batching import costs
+from reuselib.training.batching import costs, steady_batches
 from reuselib.training.device import placed, target_device
 from reuselib.training.objectives import top_probabilities
 from reuselib.training.sights import hidden_sights, positions, relation_sights, watched
@@ -26,10 +26,6 @@ another, [positions of all rows, width], under its key, with how many each row h
 
 PREFIX = "teacher."
 """In front of the keys of what is attached to a batch: then comes the number of the teacher, then the key."""
-
-MAX_ROWS, MAX_COST = 32, 4096
-"""Rows, and rows times the cost of the longest, of a batch. Fixed, because the last bits of what a teacher says depend
-on who shares a batch with whom, and kept answers must be those that would be computed anew."""
 
 _COUNT = ".count"
 
@@ -69,7 +65,8 @@ def answers(
     ]
     module.eval()
     with all_cores(), placed(module, device), watched(module, sights) as seen:
-        for chosen in _batches(pupils, rows):
+        lengths = costs(pupils.examples, task) or [1] * len(pupils.examples)
+        for chosen in steady_batches(lengths, rows):
             batch = task.collate([pupils.examples[row] for row in chosen], pupils.processor)
             batch = {name: value.to(device) for name, value in batch.items()}
             with torch.inference_mode():
@@ -79,17 +76,6 @@ def answers(
             done += len(chosen)
             if pupils.report is not None:
                 pupils.report(Progress("teaching", done, len(rows)))
-
-
-def _batches(pupils: Pupils, rows: Sequence[int]) -> Iterator[list[int]]:
-    """Rows of like length together, the longest first."""
-    lengths = costs(pupils.examples, pupils.task) or [1] * len(pupils.examples)
-    order = sorted(rows, key=lambda row: (-lengths[row], row))
-    at = 0
-    while at < len(order):
-        most = max(1, min(MAX_ROWS, MAX_COST // max(1, lengths[order[at]])))
-        yield order[at : at + most]
-        at += most
 
 
 def _answers(
