@@ -10,16 +10,13 @@ from reuselib.adapter import Adapted, Adapter, Finding, Json, Run, Streamed, Wei
 from reuselib.calibration.plan import Calibration
 from reuselib.errors import IncompatibleStep
 from reuselib.lineage.structure import Structure, malformed
-from reuselib.quantization.schemes import HALF, INTEGER, Activations, Scheme, scheme
+from reuselib.quantization.schemes import HALF, INTEGER, KEPT, Activations, Scheme, scheme
 from reuselib.training.plan import FitPlan
 
 if TYPE_CHECKING:
     from torch import nn
 
     from reuselib.quantization.factors import Factored
-
-KEPT = "none"
-"""In `schemes`: leave the layers as they are, see `quantization.choosing`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,25 +109,28 @@ class Quantize(Adapter):
 
             halve(module, HALF[self.scheme])
             return Adapted(module, {"new": sorted(run.fresh)}, stock=True, dtype=HALF[self.scheme])
-        from reuselib.quantization.interchange import declare
+        from reuselib.quantization.interchange import declare, linear_names
+        from reuselib.quantization.layers import kernels
+        from reuselib.quantization.replacing import round_layers, round_tables
 
         structure, schemes = self._planned(module, run)
-        linear = _all_linear(module)
+        linear = linear_names(module)
         metrics = {} if self.fit is None else self._train(module, run, schemes)
-        _round_tables(module, structure["tables"])
+        round_tables(module, structure["tables"])
         if self._looks_at_data:
             structure |= self._solve(module, run, schemes)
         else:
-            _round_layers(module, schemes)
+            round_layers(module, schemes)
         declare(module, schemes, structure["tables"], linear)
-        return Adapted(module, structure=structure, metrics={**metrics, **_kernels(module)})
+        return Adapted(module, structure=structure, metrics={**metrics, **kernels(module)})
 
     def _planned(self, module: nn.Module, run: Run) -> tuple[dict[str, Any], dict[str, Scheme]]:
         """What is recorded of the layers to round, and how each is; looks at no weights."""
+        from reuselib.quantization.choosing import refuse_new
         from reuselib.quantization.replacing import is_transposed, token_tables
 
         named = self._chosen(module, run.task.head(module))
-        _refuse_new(named, run.fresh)
+        refuse_new(named, run.fresh)
         structure: dict[str, Any] = {
             "new": sorted(run.fresh),
             "layers": named,
@@ -166,17 +166,10 @@ class Quantize(Adapter):
         self, module: nn.Module, run: Run, schemes: Mapping[str, Scheme]
     ) -> dict[str, float]:
         """Train with the rounding in the loop; afterwards the layers are plain again, with trained weights."""
-        from reuselib.quantization.faking import RoundingLinear
+        from reuselib.quantization.faking import rounding
 
-        originals = {name: module.get_submodule(name) for name in schemes}
-        for name, layer in originals.items():
-            module.set_submodule(name, RoundingLinear(layer, schemes[name]))
-        for parameter in module.parameters():
-            parameter.requires_grad_(True)
-        metrics = run.fit(module, cast("FitPlan", self.fit))
-        for name, layer in originals.items():
-            module.set_submodule(name, layer)
-        return metrics
+        with rounding(module, schemes):
+            return run.fit(module, cast("FitPlan", self.fit))
 
     def _solve(self, module: nn.Module, run: Run, schemes: Mapping[str, Scheme]) -> dict[str, Json]:
         """Round with an eye on calibration rows; what `prove` needs besides."""
@@ -184,12 +177,6 @@ class Quantize(Adapter):
 
         rows = run.batches(self.calibration.num_rows, batch_size=self.calibration.batch_size)
         solved = solve(module, run.task, rows, schemes, Method(self.method, self.smooth))
-        if self.smooth is not None and not solved.factored:
-            raise IncompatibleStep(
-                "smooth has no effect: nothing before a quantized layer of this network can take a factor over",
-                expected="norms or linear layers directly before the layers that are quantized",
-                fix="leave `smooth` out",
-            )
         changes: dict[str, Json] = {} if self.method == "rtn" else dict(solved.changes)
         return {"factored": as_json(solved.factored), "changes": changes}
 
@@ -203,7 +190,8 @@ class Quantize(Adapter):
         import torch
 
         from reuselib.network.sharing import own_names
-        from reuselib.quantization.interchange import declare
+        from reuselib.quantization.interchange import declare, linear_names
+        from reuselib.quantization.kernels import figures
         from reuselib.quantization.streaming import Rounding, halved
 
         if self.scheme in HALF:
@@ -211,7 +199,7 @@ class Quantize(Adapter):
             told = Adapted(module, {"new": []}, stock=True, dtype=dtype)
             tensors = halved(module, weights, dtype)
             return Streamed(module.to(getattr(torch, dtype)), tensors, lambda: told)
-        before, linear = own_names(module), _all_linear(module)
+        before, linear = own_names(module), linear_names(module)
         structure, schemes = self._planned(module, run)
         with torch.device("meta"):
             child = self.rebuild(module, structure)
@@ -220,7 +208,7 @@ class Quantize(Adapter):
         rounding = Rounding(schemes, tables, transposed)
 
         def adapted() -> Adapted:
-            return Adapted(child, structure=structure, metrics=_counted(rounding.kernels))
+            return Adapted(child, structure=structure, metrics=figures(rounding.kernels))
 
         return Streamed(child, rounding.tensors(before, child, weights), adapted)
 
@@ -265,7 +253,8 @@ class Quantize(Adapter):
         """Rounding replayed bit for bit from the parent's weights; everything else bit-equal to the parent's."""
         from reuselib.measure.claims import truly_new
         from reuselib.quantization.factors import Factored
-        from reuselib.quantization.proof import prove_half
+        from reuselib.quantization.halving import prove_half
+        from reuselib.quantization.proof import as_asked
 
         if self.scheme in HALF:
             new = Structure.read(structure, ("new",)).names("new")
@@ -275,7 +264,13 @@ class Quantize(Adapter):
         record = _read(structure)
         factored = [Factored.of(each) for each in record.items("factored")]
         yield truly_new(record.names("new"), parents[0])
-        recorded = self._as_asked(record, factored)
+        recorded = as_asked(
+            record,
+            factored,
+            schemes={self.scheme, *self.schemes.values()} & set(INTEGER),
+            rescales=self.smooth is not None or self.method == "awq",
+            embeddings=self.embeddings is not None,
+        )
         yield recorded
         if not recorded.holds:
             return
@@ -284,23 +279,17 @@ class Quantize(Adapter):
     def _prove_rounding(
         self, parent: Weights, child: Weights, record: Structure, factored: Sequence[Factored]
     ) -> Iterator[Finding]:
-        from reuselib.quantization.factors import Prepared
-        from reuselib.quantization.proof import Case
+        """Claims about a child whose record is as asked."""
+        from reuselib.quantization.factors import Prepared, fitting
+        from reuselib.quantization.pairs import Pair
+        from reuselib.quantization.proof import prove_layers
 
-        misfit = next(((f.source, why) for f in factored if (why := f.misfit(parent))), ("", ""))
         if factored:
-            claim = (
-                "what is rescaled and what makes up for it are in one block, with as many channels"
-            )
-            yield Finding(claim, not misfit[0], misfit[1], misfit[0])
-            yield Finding(
-                "nothing else reads what a rescaled layer gives out",
-                None,
-                "shows when the network runs; it was tried before it was recorded",
-            )
-        if misfit[0]:
-            return
-        case = Case(
+            fits, unseen = fitting(factored, parent)
+            yield from (fits, unseen)
+            if not fits.holds:
+                return
+        pair = Pair(
             parent=parent,
             child=child,
             layers={name: self._scheme(kind) for name, kind in record.texts("layers").items()},
@@ -309,107 +298,11 @@ class Quantize(Adapter):
             new=frozenset(record.names("new")),
             prepared=Prepared(parent, factored),
         )
-        for first in (case.known, case.complete, case.shaped, case.on_grid):
-            finding = first()
-            yield finding
-            if not finding.holds:
-                return
-        if self.fit is not None:
-            yield from case.others_trained()
-            return
-        if self.method == "rtn":
-            yield case.replayed()
-        else:
-            yield case.within(record.numbers("changes"))
-            if self.method == "awq":
-                yield case.clipped()
-            else:
-                yield from case.compensated()
-            yield case.replayed(layers=False)
-        yield case.others_equal()
-
-    def _as_asked(self, record: Structure, factored: Sequence[Factored]) -> Finding:
-        """What is recorded is what the configuration asks for; which layers a selector means, weights do not say."""
-        layers, tables = record.texts("layers"), record.groups("tables")
-        odd = {
-            name: f"as {kind}, which the configuration does not name"
-            for name, kind in layers.items()
-            if kind not in INTEGER or kind not in {self.scheme, *self.schemes.values()}
-        }
-        scaled: set[str] = set()
-        for fold in factored:
-            if self.smooth is None and self.method != "awq":
-                odd[fold.source] = "rescaled, which the method does not do"
-            elif not layers.keys() & set(fold.targets):
-                odd[fold.source] = "rescaled for no quantized layer"
-            elif scaled & set(fold.targets):
-                odd[fold.source] = "rescaled for a layer that another one is rescaled for"
-            scaled |= set(fold.targets)
-        if not layers:
-            odd[""] = "no layer is quantized"
-        if bool(tables) != (self.embeddings is not None):
-            odd[""] = f"embeddings: {len(tables)} tables"
-        claim = "what is recorded as quantized is what the configuration asks for"
-        name, detail = next(iter(odd.items()), ("", f"{len(layers)} layers"))
-        return Finding(claim, not odd, detail, name)
+        trained = self.fit is not None
+        yield from prove_layers(pair, record, method=self.method, trained=trained)
 
 
 def _read(structure: Json) -> Structure:
     """What a child with integer weights records."""
     needed = ("new", "layers", "tables", "transposed")
     return Structure.read(structure, needed, optional=("factored", "changes"))
-
-
-def _refuse_new(named: Iterable[str], fresh: frozenset[str]) -> None:
-    new = next((name for name in named if f"{name}.weight" in fresh), "")
-    if new:
-        raise IncompatibleStep(
-            f"{new} is newly initialised (the base does not hold it), so rounding it would keep random values",
-            expected="layers that have been trained",
-            fix="put `finetune` before, or leave it out of `schemes`",
-        )
-
-
-def _round_layers(module: nn.Module, schemes: Mapping[str, Scheme]) -> None:
-    """Replace linear layers by their twins, rounded to the nearest."""
-    from reuselib.quantization.replacing import matrix, replace_linear
-    from reuselib.quantization.rounding import nearest
-
-    for name, how in schemes.items():
-        layer: Any = module.get_submodule(name)
-        rounded = nearest(matrix(layer), how)
-        replace_linear(module, name, how).fill(rounded, layer.bias)
-
-
-def _round_tables(module: nn.Module, tables: Sequence[Sequence[str]]) -> None:
-    """Replace embeddings, and what shares them, by their twins."""
-    from reuselib.quantization.replacing import matrix, replace_table
-    from reuselib.quantization.rounding import nearest
-    from reuselib.quantization.schemes import ROWS
-
-    for places in tables:
-        before: dict[str, Any] = {name: module.get_submodule(name) for name in places}
-        rounded = nearest(matrix(before[places[0]]), ROWS)
-        for name, twin in replace_table(module, places).items():
-            twin.fill(rounded, getattr(before[name], "bias", None))
-
-
-def _all_linear(module: nn.Module) -> list[str]:
-    from torch import nn
-
-    return [name for name, each in module.named_modules() if isinstance(each, nn.Linear)]
-
-
-def _kernels(module: nn.Module) -> dict[str, float]:
-    """How many quantized layers each kernel computes on this machine."""
-    from collections import Counter
-
-    from reuselib.quantization.layers import IntegerLinear
-
-    layers = [each for each in module.modules() if isinstance(each, IntegerLinear)]
-    return _counted(Counter(each.kernel.name for each in layers))
-
-
-def _counted(kernels: Mapping[str, int]) -> dict[str, float]:
-    """As figures: `layers_on_fbgemm` and the like."""
-    return {f"layers_on_{name}": float(count) for name, count in sorted(kernels.items())}

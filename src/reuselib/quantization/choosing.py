@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import IncompatibleStep
 from reuselib.network.parts import within
 from reuselib.network.selectors import select
+from reuselib.quantization.schemes import KEPT
 
 if TYPE_CHECKING:
     from torch import nn
-
-KEPT = "none"
-"""In place of a scheme: leave the layer as it is."""
 
 
 def chosen(
@@ -44,6 +42,17 @@ def chosen(
         expected="a layer of type Linear, or Conv1D (of GPT-2), that is not skipped; convolutions stay as they are",
         fix="shorten `skip`" if layers else "use `scheme: bf16`, which takes any network",
     )
+
+
+def refuse_new(named: Iterable[str], fresh: Collection[str]) -> None:
+    """Refuse layers with a weight among those that the base does not hold."""
+    new = next((name for name in named if f"{name}.weight" in fresh), "")
+    if new:
+        raise IncompatibleStep(
+            f"{new} is newly initialised (the base does not hold it), so rounding it would keep random values",
+            expected="layers that have been trained",
+            fix="put `finetune` before, or leave it out of `schemes`",
+        )
 
 
 def skipped(

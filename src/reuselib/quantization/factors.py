@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reuselib.adapter import Finding
 from reuselib.lineage.structure import Structure, malformed
 
 if TYPE_CHECKING:
@@ -132,6 +133,18 @@ class Prepared(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def fitting(factored: Sequence[Factored], parent: Weights) -> Iterator[Finding]:
+    """What can be said of recorded factors without running the network."""
+    misfit = next(((f.source, why) for f in factored if (why := f.misfit(parent))), ("", ""))
+    claim = "what is rescaled and what makes up for it are in one block, with as many channels"
+    yield Finding(claim, not misfit[0], misfit[1], misfit[0])
+    yield Finding(
+        "nothing else reads what a rescaled layer gives out",
+        None,
+        "shows when the network runs; it was tried before it was recorded",
+    )
 
 
 def _exponent(value: Json) -> int:

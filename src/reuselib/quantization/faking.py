@@ -6,6 +6,8 @@ on the very grid that the layers compute with afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +38,26 @@ class RoundingLinear(nn.Module):
             steps, scale = rounded_inputs(rows, self.scheme.activations == "tensor")
             inputs = _Through.apply(inputs, (steps * scale).view(inputs.shape))
         return nn.functional.linear(inputs, weight, self.bias)
+
+
+@contextmanager
+def rounding(module: nn.Module, schemes: Mapping[str, Scheme]) -> Iterator[None]:
+    """Let every parameter learn during the block, with the rounding in the loop; afterwards layers are plain again.
+
+    Args:
+        module: changed in place.
+        schemes: by name of each layer that will be rounded.
+    """
+    originals = {name: module.get_submodule(name) for name in schemes}
+    for name, layer in originals.items():
+        module.set_submodule(name, RoundingLinear(layer, schemes[name]))
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for name, layer in originals.items():
+            module.set_submodule(name, layer)
 
 
 class _Through(torch.autograd.Function):

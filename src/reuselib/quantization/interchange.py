@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from reuselib.quantization.schemes import ROWS, Scheme
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from reuselib.adapter import Json
 
 MIXED = "mixed-precision"
@@ -26,6 +28,13 @@ def declare(
     if config is not None and hasattr(config, "to_dict"):
         places = [name for places in tables for name in places]
         config.quantization_config = quantization_config(layers, places, linear)
+
+
+def linear_names(module: nn.Module) -> list[str]:
+    """All linear layers of a network, also those that are not quantized, by name."""
+    from torch import nn
+
+    return [name for name, each in module.named_modules() if isinstance(each, nn.Linear)]
 
 
 def quantization_config(

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -272,3 +272,8 @@ def _require_torchao() -> Callable[..., object]:
             fix="pip install 'reuselib[quant]'",
         ) from error
     return quantize_
+
+
+def figures(kernels: Mapping[str, int]) -> dict[str, float]:
+    """How many layers each kernel computes, as figures: `layers_on_fbgemm` and the like."""
+    return {f"layers_on_{name}": float(count) for name, count in sorted(kernels.items())}

@@ -6,13 +6,14 @@ through them to what lies below, as if inputs had not been rounded (straight-thr
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from reuselib.quantization.grid import restore
-from reuselib.quantization.kernels import Kernel, build, wanted
+from reuselib.quantization.kernels import Kernel, build, figures, wanted
 from reuselib.quantization.packing import num_words, unpack
 
 if TYPE_CHECKING:
@@ -142,6 +143,12 @@ class QuantizedEmbedding(nn.Embedding):
 def layer_class(scheme: Scheme) -> type[QuantizedLinear] | type[PackedLinear]:
     """The layout of a scheme's layers."""
     return PackedLinear if scheme.packed else QuantizedLinear
+
+
+def kernels(module: nn.Module) -> dict[str, float]:
+    """How many quantized layers each kernel computes on this machine, see `figures`."""
+    layers = [each for each in module.modules() if isinstance(each, IntegerLinear)]
+    return figures(Counter(each.kernel.name for each in layers))
 
 
 class _StraightThrough(torch.autograd.Function):

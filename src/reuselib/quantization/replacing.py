@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import IncompatibleStep
+from reuselib.quantization.rounding import nearest
 from reuselib.quantization.schemes import ROWS, Scheme
 
 if TYPE_CHECKING:
@@ -115,6 +116,23 @@ def replace_table(
     for name, layer in found.items():
         module.set_submodule(name, twins[id(layer)])
     return {name: twins[id(layer)] for name, layer in found.items()}
+
+
+def round_layers(module: nn.Module, schemes: Mapping[str, Scheme]) -> None:
+    """Replace linear layers by their twins, rounded to the nearest."""
+    for name, how in schemes.items():
+        layer: Any = module.get_submodule(name)
+        rounded = nearest(matrix(layer), how)
+        replace_linear(module, name, how).fill(rounded, layer.bias)
+
+
+def round_tables(module: nn.Module, tables: Sequence[Sequence[str]]) -> None:
+    """Replace embeddings, and what shares them, by their twins."""
+    for places in tables:
+        before: dict[str, Any] = {name: module.get_submodule(name) for name in places}
+        rounded = nearest(matrix(before[places[0]]), ROWS)
+        for name, twin in replace_table(module, places).items():
+            twin.fill(rounded, getattr(before[name], "bias", None))
 
 
 def _twin(layer: Any) -> QuantizedEmbedding | IntegerLinear:

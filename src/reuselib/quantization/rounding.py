@@ -49,3 +49,9 @@ def nearest(weight: Tensor, scheme: Scheme) -> Rounded:
     """
     steps = scales(weight, scheme.grid)
     return Rounded(round_to(weight, steps, scheme.grid), steps)
+
+
+def change(weight: Tensor, rounded: Rounded) -> float:
+    """How far a rounded weight is from the weight: the norm of the difference, relative to that of the weight."""
+    dense = weight.detach().float()
+    return float((rounded.restored() - dense).norm() / dense.norm().clamp_min(1e-30))

@@ -13,6 +13,8 @@ INTEGER = ("int8", "int8-weight", "int4-weight")
 """Schemes with integer weights: with 8-bit inputs too, or with inputs as they are."""
 HALF = {"bf16": "bfloat16", "fp16": "float16"}
 """Schemes that only store weights in 16 bits, and the name of torch's type."""
+KEPT = "none"
+"""In place of a scheme: leave the layer as it is."""
 GROUP_SIZE = 128
 """Columns that share a scale in a 4-bit layer, unless told otherwise."""
 

@@ -15,7 +15,7 @@ from reuselib.quantization.factors import Factored, exponents, factor
 from reuselib.quantization.folding import Choose, Fold, balance
 from reuselib.quantization.gptq import gptq
 from reuselib.quantization.replacing import matrix, replace_linear
-from reuselib.quantization.rounding import Rounded, nearest
+from reuselib.quantization.rounding import Rounded, change, nearest
 from reuselib.quantization.smoothing import smoothing_factor
 
 if TYPE_CHECKING:
@@ -63,10 +63,8 @@ def solve(
 
     Raises:
         TrainingError: an input of a layer is not finite.
-        IncompatibleStep: no row reaches a layer.
+        IncompatibleStep: no row reaches a layer, or `smooth` is given and nothing can be rescaled.
     """
-    from reuselib.quantization.proof import change
-
     _refuse_mixed(layers, method)
     solved = Solved()
     names = [*layers]
@@ -78,6 +76,12 @@ def solve(
             rounded = _round(weight, seen, how, method)
             solved.changes[name] = change(weight, rounded)
             replace_linear(module, name, how).fill(rounded, layer.bias)  # type: ignore[arg-type]
+    if method.smooth is not None and not solved.factored:
+        raise IncompatibleStep(
+            "smooth has no effect: nothing before a quantized layer of this network can take a factor over",
+            expected="norms or linear layers directly before the layers that are quantized",
+            fix="leave `smooth` out",
+        )
     return solved
 
 
