@@ -20,6 +20,7 @@ from reuselib.derivation.rehearsal import rehearse
 from reuselib.errors import DataError, IncompatibleStep
 from reuselib.evidence.prove import claims, prove_step
 from reuselib.lineage.store import Store
+from reuselib.pruning.masks import Quota
 from reuselib.tasks.causal_lm import CausalLM
 from reuselib.tasks.image_classification import ImageClassification
 from reuselib.tasks.text_classification import TextClassification
@@ -335,7 +336,7 @@ class TestProof:
         child = {**parent, "head.weight": torch.ones(2, 3)}
         for name, flipped in (("q.weight", False), ("t.weight", True)):
             matrix = parent[name].T if flipped else parent[name]
-            made = matrix.masked_fill(step._smallest(matrix), 0.0)
+            made = matrix.masked_fill(Quota(step.sparsity, step.pattern).smallest(matrix), 0.0)
             child[name] = made.T.contiguous() if flipped else made
         return child
 

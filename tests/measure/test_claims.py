@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reuselib.measure.claims import bit_equal, same_bits, same_shapes
+from reuselib.measure.claims import bit_equal, faultless, same_bits, same_shapes
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,17 @@ def test_a_tensor_that_the_parent_lacks_is_not_equal():
 
     assert (finding.holds, finding.tensor) == (False, "a")
     assert "no such tensor" in finding.detail
+
+
+def test_only_the_first_fault_is_looked_for():
+    def faults():
+        yield "a", "is odd"
+        raise AssertionError
+
+    found = faultless("none is odd", faults(), compared=3)
+
+    assert (found.holds, found.tensor, found.detail, found.compared) == (False, "a", "is odd", 0)
+    assert faultless("none is odd", iter(()), compared=3).compared == 3
 
 
 def test_same_names_and_shapes_hold_whatever_the_values():

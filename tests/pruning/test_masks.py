@@ -5,6 +5,7 @@ import torch
 
 from reuselib.pruning.masks import (
     PATTERNS,
+    Quota,
     num_too_full,
     num_zeros,
     smallest,
@@ -55,3 +56,30 @@ def test_groups_that_hold_too_much_are_counted():
     assert num_too_full(weight, "2:4") == 1
     assert num_too_full(weight, "4:8") == 1
     assert num_too_full(weight * torch.tensor([1, 1, 1, 1, 0, 1, 1, 1]), "4:8") == 0
+
+
+@pytest.mark.parametrize(
+    ("quota", "before", "bounds"),
+    [
+        (Quota(sparsity=0.5), 0, (8, 8)),
+        (Quota(sparsity=0.5), 3, (8, 11)),
+        (Quota(sparsity=0.5), 12, (12, 16)),
+        (Quota(pattern="2:4"), 0, (8, 8)),
+        (Quota(pattern="4:8"), 10, (10, 16)),
+    ],
+)
+def test_zeros_there_before_may_lie_where_none_was_to_go(quota, before, bounds):
+    assert quota.bounds(16, before) == bounds
+
+
+def test_a_quota_is_taken_from_the_smallest_weights_of_either_sign():
+    matrix = torch.tensor([[-4.0, 1.0, -2.0, 3.0], [-8.0, 7.0, 6.0, -5.0]])
+
+    assert Quota(sparsity=0.25).smallest(matrix).tolist() == [
+        [False, True, True, False],
+        [False] * 4,
+    ]
+    assert Quota(pattern="2:4").smallest(matrix).tolist() == [
+        [False, True, True, False],
+        [False, False, True, True],
+    ]

@@ -35,6 +35,18 @@ def bit_equal(claim: str, parent: Weights, child: Weights, names: Iterable[str])
     return Finding(claim, True, f"{num_compared} tensors compared", compared=num_compared)
 
 
+def faultless(claim: str, faults: Iterator[tuple[str, str]], compared: int = 0) -> Finding:
+    """A claim that holds unless there is a fault: the name of a tensor, and what is wrong with it.
+
+    Args:
+        claim: in words.
+        faults: only the first is looked for.
+        compared: tensors that were compared if there is none.
+    """
+    name, detail = next(faults, ("", ""))
+    return Finding(claim, not name, detail, name, 0 if name else compared)
+
+
 def truly_new(new: Iterable[str], parent: Weights) -> Finding:
     """What is recorded as new, and so is compared with nothing, is not in the parent."""
     known = next((name for name in new if name in parent), "")

@@ -6,6 +6,7 @@ mask is exact to one weight, and the same on every machine.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,39 @@ if TYPE_CHECKING:
 
 PATTERNS = {"2:4": (2, 4), "4:8": (4, 8)}
 """By name: how many weights stay of how many that follow one another along a layer's inputs."""
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How many weights of a matrix go. One of the two is given."""
+
+    sparsity: float | None = None
+    """A share of them, exact to one weight."""
+    pattern: str | None = None
+    """All but N of every M along the inputs, one of `PATTERNS`."""
+
+    @property
+    def group(self) -> tuple[int, int] | None:
+        """The numbers of the pattern, if there is one."""
+        return PATTERNS[self.pattern] if self.pattern is not None else None
+
+    def smallest(self, matrix: Tensor) -> Tensor:
+        """What goes by the weights alone: a mask of the matrix, [out, in] (bool)."""
+        if self.pattern is not None:
+            return smallest_of_each(matrix.abs(), self.pattern)
+        return smallest(matrix.abs(), num_zeros(matrix.numel(), self.sparsity or 0.0))
+
+    def bounds(self, num_weights: int, before: int) -> tuple[int, int]:
+        """How many zeros a matrix may hold afterwards, least and most, that held some `before`."""
+        if self.group is None:
+            wanted = num_zeros(num_weights, self.sparsity or 0.0)
+        else:
+            stays, size = self.group
+            wanted = num_weights // size * (size - stays)
+        if before == 0:
+            return wanted, wanted
+        # where they lie decides: some may lie where a zero was to go anyway
+        return max(wanted, before), min(num_weights, wanted + before)
 
 
 def num_zeros(num_weights: int, sparsity: float) -> int:
