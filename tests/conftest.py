@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from reuselib.measure import latency
+from reuselib.training import precision
 
 # The same cases in every run, and no clock: machines that run tests are busy.
 settings.register_profile("reuselib", deadline=None, derandomize=True)
@@ -24,6 +25,10 @@ os.environ.setdefault(
 # No test asserts a time, so a few calls of each model are enough.
 latency.STANDARD = latency.Protocol(seconds=0.01, rounds=3, warm_up=1, attempts=1)
 
+# Some machines multiply bf16, and would train in it; what tests compare holds for fp32. See `native_precision`.
+multiplies_bf16 = precision.multiplies_bf16
+precision.multiplies_bf16 = lambda device: False
+
 SENSES = """\
 base: {source: ./somewhere}
 task: text_classification
@@ -37,6 +42,12 @@ steps:
 @pytest.fixture(autouse=True)
 def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REUSELIB_STORE", str(tmp_path / "own-store"))
+
+
+@pytest.fixture
+def native_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`precision: auto` is what this machine makes of it."""
+    monkeypatch.setattr(precision, "multiplies_bf16", multiplies_bf16)
 
 
 @pytest.fixture

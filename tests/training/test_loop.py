@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from toys import Points, Tokens, network, points, tagger, token_rows
 
 from reuselib.errors import DataError, TrainingError
 from reuselib.progress import Progress
+from reuselib.training import precision as training_precision
 from reuselib.training.batching import plan_batches
 from reuselib.training.fitting import fit
 from reuselib.training.job import Job
@@ -29,7 +31,7 @@ SOURCES = Path(__file__).parents[2] / "src"
 
 
 def by_hand(module: nn.Module, rows: list, plan: FitPlan, seed: int) -> nn.Module:
-    """The same training, written out: one whole batch a step, plain AdamW, torch's clipping."""
+    """The same training, written out: one whole batch a step, plain AdamW, torch's clipping and casting."""
     task = Tokens()
     optimizer = torch.optim.AdamW(
         [
@@ -52,7 +54,8 @@ def by_hand(module: nn.Module, rows: list, plan: FitPlan, seed: int) -> nn.Modul
             epoch=epoch,
         ):
             data = task.collate([rows[row] for row in batch], None)
-            output = module(data["input_ids"], data["attention_mask"])
+            with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bf16"):
+                output = module(data["input_ids"], data["attention_mask"]).float()
             nn.functional.cross_entropy(output.flatten(0, 1), data["labels"].flatten()).backward()
             nn.utils.clip_grad_norm_(module.parameters(), 0.5)
             optimizer.step()
@@ -77,6 +80,25 @@ def test_weights_are_those_of_a_loop_written_by_hand(accumulation: int) -> None:
 
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(module.state_dict()[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_bf16_is_that_of_a_loop_written_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_precision, "multiplies_bf16", lambda device: True)
+    optimizer = Optimizer(weight_decay=0.1, max_grad_norm=0.5)
+    plan = FitPlan(
+        epochs=2, batch_size=8, learning_rate=1e-2, precision="bf16", optimizer=optimizer
+    )
+    job = Job(task=Tokens(), processor=None, train=ROWS, seed=3)
+    expected = by_hand(tagger(), ROWS, plan, seed=3)
+
+    module, whole = tagger(), tagger()
+    result = fit(module, plan, job)
+    fit(whole, replace(plan, precision="fp32"), job)
+
+    assert result.facts["precision"] == "bf16"
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(module.state_dict()[name], value, rtol=1e-5, atol=1e-6, msg=name)
+    assert not torch.equal(module.head.weight, whole.head.weight)
 
 
 def test_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
@@ -312,7 +334,7 @@ from reuselib.training.plan import EarlyStopping, FitPlan, ParameterGroup
 module = tagger()
 # 50 rows in batches of 8: the last batch leaves a micro-batch of 2 rows to share.
 plan = FitPlan(epochs=2, batch_size=8, gradient_accumulation_steps=2, learning_rate=1e-2,
-               early_stopping=EarlyStopping())
+               precision="fp32", early_stopping=EarlyStopping())
 groups = (ParameterGroup(("embedding.weight",), from_epoch=1),)
 with torch.no_grad():
     module.head.weight[:, ::2] = 0
@@ -321,6 +343,9 @@ job = Job(task=Tokens(), processor=None, train=token_rows(49), validation=token_
 result = fit(module, plan, job)
 if result.facts["num_processes"] == 1 or torch.distributed.get_rank() == 0:
     torch.save([module.state_dict(), result.metrics, result.facts], sys.argv[1])
+if torch.distributed.is_initialized():
+    torch.distributed.barrier()  # none may go while another still talks to it
+    torch.distributed.destroy_process_group()
 """
 
 

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from reuselib.errors import TrainingError
-from reuselib.training.precision import multiplies_bf16, resolve
+from reuselib.training import precision
+from reuselib.training.precision import resolve
 
+pytestmark = pytest.mark.usefixtures("native_precision")
 CPU = torch.device("cpu")
 
 
@@ -17,12 +19,12 @@ def test_auto_is_bf16_exactly_where_the_cpu_has_instructions_for_it() -> None:
         pytest.skip("this system does not list its instructions")
     native = "avx512_bf16" in flags or "amx_bf16" in flags
 
-    assert multiplies_bf16(CPU) == native
+    assert precision.multiplies_bf16(CPU) == native
     assert resolve("auto", CPU) == ("bf16" if native else "fp32")
 
 
 def test_bf16_by_name_is_refused_where_it_would_be_imitated() -> None:
-    if multiplies_bf16(CPU):
+    if precision.multiplies_bf16(CPU):
         assert resolve("bf16", CPU) == "bf16"
     else:
         with pytest.raises(TrainingError, match="does not multiply bf16"):

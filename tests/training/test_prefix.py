@@ -36,7 +36,7 @@ from reuselib.testing.tiny import (
     tiny_rows,
     tiny_vit,
 )
-from reuselib.training import activations, search
+from reuselib.training import activations, precision, search
 from reuselib.training.activations import Shelf
 from reuselib.training.checkpointing import Saver
 from reuselib.training.fitting import fit
@@ -414,15 +414,31 @@ def test_what_gets_around_the_cut_is_noticed(
     assert cache(result) == (None if around else "before blocks.2")
 
 
-def test_values_that_are_not_those_of_the_network_are_not_used(
+def test_in_bf16_values_may_differ_by_its_rounding(
     bert: Case, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are run in another order than in training, and each sum may fall to its other neighbour."""
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda device: True)
+    plan = replace(PLAN, frozen="eval", precision="bf16")
+    plain, _ = bert.fit(plan, None)
+
+    weights, result = bert.fit(plan, shelf)
+
+    assert cache(result) == "before bert.encoder.layer.2"
+    torch.testing.assert_close(weights, plain, rtol=0, atol=3 * plan.learning_rate)
+
+
+@pytest.mark.parametrize(("number", "factor"), [("fp32", 1.001), ("bf16", 1.1)])
+def test_values_that_are_not_those_of_the_network_are_not_used(
+    number: Any, factor: float, bert: Case, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def shifted(*known: Any) -> activations.Activations:
         kept = activations.write(*known)
-        parts = [part._replace(values=part.values * 1.001) for part in kept.parts]
+        parts = [part._replace(values=part.values * factor) for part in kept.parts]
         return activations.Activations(parts)
 
-    plan = replace(PLAN, frozen="eval")
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda device: True)
+    plan = replace(PLAN, frozen="eval", precision=number)
     plain, _ = bert.fit(plan, None)
     monkeypatch.setattr(search, "write", shifted)
 
@@ -570,10 +586,13 @@ module = Stacked()
 for name, parameter in module.named_parameters():
     parameter.requires_grad_(name.startswith(("blocks.2", "head")))
 shelf = Shelf(Store(Path(sys.argv[3])), "ab" * 32, 2**30)
-plan = FitPlan(epochs=3, batch_size=8, learning_rate=1e-2)
+plan = FitPlan(epochs=3, batch_size=8, learning_rate=1e-2, precision="fp32")
 result = fit(module, plan, Job(task=PointsWithHead(), processor=None, train=points(41), shelf=shelf))
 if result.facts["num_processes"] == 1 or torch.distributed.get_rank() == 0:
     torch.save([module.state_dict(), result.facts], sys.argv[1])
+if torch.distributed.is_initialized():
+    torch.distributed.barrier()  # none may go while another still talks to it
+    torch.distributed.destroy_process_group()
 """
 
 

@@ -13,8 +13,9 @@ from reuselib.errors import MissingExtra, TrainingError
 from reuselib.training.plan import FitPlan
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
-    from torch import nn
+    from torch import Tensor, nn
 
 SUPPORTED = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "FSDP")
 OTHER_SETUPS = {
@@ -106,6 +107,25 @@ def prepared(accelerator: Accelerator, module: nn.Module) -> Iterator[nn.Module]
         for mark in marks:
             module.__dict__.pop(mark, None)
         module.__dict__.update(before)
+
+
+def backward(accelerator: Accelerator, loss: Tensor) -> None:
+    """Add a loss's gradient to `.grad`, scaled up where small numbers would vanish (fp16)."""
+    (loss if accelerator.scaler is None else accelerator.scaler.scale(loss)).backward()
+
+
+def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> None:
+    """Change the weights by their gradient, and forget it; a scaled gradient that overflowed changes nothing.
+
+    As `AcceleratedOptimizer` does, which besides looks on the disk for another package in every step, and at the
+    optimizer's signature: longer than a small head takes to learn.
+    """
+    if accelerator.scaler is None:
+        optimizer.step()
+    else:
+        accelerator.scaler.step(optimizer)
+        accelerator.scaler.update()
+    optimizer.zero_grad()
 
 
 def everyones(own: Sequence[Any]) -> list[Any]:

@@ -8,8 +8,8 @@ its state and nothing else: runs repeat bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,12 @@ MIN_ELEMENTS = 4096
 LEVELS = 1 << 16
 
 
-@contextmanager
-def swift_dropout(device: torch.device) -> Iterator[None]:
-    """Answer `dropout` and attention with dropout as described above, within and on a CPU."""
-    if device.type != "cpu":
-        yield
-        return
-    with _Swift():
-        yield
+def swift_dropout(device: torch.device) -> AbstractContextManager[object]:
+    """Answer `dropout` and attention with dropout as described above, within and on a CPU.
+
+    May be entered again and again: around each forward pass, since it costs a little at every call of a function.
+    """
+    return _Swift() if device.type == "cpu" else nullcontext()
 
 
 def noise(shape: Sequence[int], p: float) -> Tensor:

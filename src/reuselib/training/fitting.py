@@ -59,8 +59,7 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
         stack.enter_context(zeros_kept(module, job.sparse))
         if job.trackers:
             accelerator.init_trackers("reuselib", config=settings(plan))
-        stack.enter_context(swift_dropout(accelerator.device))
-        optimizer = accelerator.prepare_optimizer(adamw(module, plan, job.groups))
+        optimizer = adamw(module, plan, job.groups)
         site = Site(
             module=module,
             plan=plan,
@@ -70,7 +69,8 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
             precision=precision,
         )
         prefix = stack.enter_context(frozen_prefix(site))
-        loop = Loop(module, wrapped, plan, job, stages, accelerator, optimizer, prefix)
+        dropout = swift_dropout(accelerator.device)
+        loop = Loop(module, wrapped, plan, job, stages, accelerator, optimizer, prefix, dropout)
         facts = {
             "precision": precision,
             "device": accelerator.device.type,
@@ -83,5 +83,5 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
         spent = loop.recorder.seconds if loop.recorder is not None else 0.0
         if not accelerator.is_main_process:
             trail = None  # where shares are gathered, every process takes part in it
-        loop.optimizer.optimizer.state.clear()  # before whole weights are put in the place of shares
+        optimizer.state.clear()  # before whole weights are put in the place of shares
         return FitResult(metrics, facts, trail, spent)

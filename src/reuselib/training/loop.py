@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from reuselib.errors import TrainingError
 from reuselib.progress import Progress
-from reuselib.training.accelerating import everyones
+from reuselib.training.accelerating import backward, everyones, take_step
 from reuselib.training.batching import costs, micro_batches, plan_batches, share
 from reuselib.training.checkpointing import Going
 from reuselib.training.checks import num_micro_rows, num_steps
@@ -32,8 +32,8 @@ from reuselib.training.watch import Seen, Watch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from accelerate.optimizer import AcceleratedOptimizer
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from reuselib.lineage.trail import Trail
     from reuselib.task import Batch
@@ -50,8 +50,10 @@ class Loop:
     job: Job
     stages: Stages
     accelerator: Accelerator
-    optimizer: AcceleratedOptimizer
+    optimizer: Optimizer
     prefix: Prefix
+    dropout: AbstractContextManager[object]
+    """Within, dropout is as the training wants it."""
     watch: Watch = field(default_factory=Watch)
     recorder: Recorder | None = field(init=False, default=None)
     best: Best | None = field(init=False, default=None)
@@ -121,8 +123,7 @@ class Loop:
             set_learning_rate(self.optimizer, rate)
             loss, targets = self._gradient(rows, epoch)
             norm = self._clip(learning, rows, epoch)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            take_step(self.accelerator, self.optimizer)
             self.step += 1
             self.num_rows += len(rows)
             self.loss_sum = self.loss_sum + loss * targets
@@ -148,7 +149,7 @@ class Loop:
         for at, piece in enumerate(pieces):
             with self._synchronised(at == len(pieces) - 1), self.prefix.past(piece):
                 part = self._loss(piece.batch) * (scale if piece.num_targets else 0.0)
-                self.accelerator.backward(part)
+                backward(self.accelerator, part)
             loss = part.detach() if loss is None else loss + part.detach()
         loss = self.accelerator.reduce(loss, "mean") if self._many else loss
         self.watch.see(Seen(self.step, epoch, "the loss", loss, rows))
@@ -162,7 +163,8 @@ class Loop:
         return piece if own else replace(piece, num_targets=0.0)
 
     def _loss(self, batch: Batch) -> Tensor:
-        return loss_of(self.job, self.wrapped, batch)
+        with self.dropout:
+            return loss_of(self.job, self.wrapped, batch)
 
     def _clip(
         self, learning: Sequence[nn.Parameter], rows: Sequence[int], epoch: int

@@ -38,9 +38,7 @@ def capture(loop: Loop) -> State:
     loss_sum = torch.as_tensor(loop.loss_sum)
     tensors = {
         **dict(prefixed("weights", weights_of(loop.module, learned))),
-        **dict(
-            prefixed("optimizer", optimizer_tensors(loop.module, learned, loop.optimizer.optimizer))
-        ),
+        **dict(prefixed("optimizer", optimizer_tensors(loop.module, learned, loop.optimizer))),
         **dict(prefixed("best", {} if best is None else best.weights)),
         **generators,
         "loss_sum": loss_sum.detach().cpu().clone(),
@@ -69,7 +67,7 @@ def resume(loop: Loop, state: State) -> int:
     if state.step < 1 or "loss_sum" not in state.tensors:
         raise IntegrityError("BAD_STATE", f"a kept state is after step {state.step}", path=STATE)
     restore_weights(state, loop.module, learned)
-    restore_optimizer(state, loop.module, learned, loop.optimizer.optimizer)
+    restore_optimizer(state, loop.module, learned, loop.optimizer)
     loop.step, loop.num_rows = state.step, state.num_rows
     loop.num_targets = state.num_targets
     loop.loss_sum = state.tensors["loss_sum"].to(loop.accelerator.device)
