@@ -1,4 +1,4 @@
-"""`--processes`, without starting any; tests/derivation/test_processes.py does."""
+"""`--processes`, without starting any; tests/derivation/test_launchers.py does."""
 
 from __future__ import annotations
 
@@ -72,11 +72,14 @@ def test_more_processes_than_accelerators_are_refused(
     assert "has 2 accelerators" in err
 
 
-def test_none_is_refused(recipe, started, typed):
-    code, _, err = typed("run", str(recipe), "--processes", "0")
+@pytest.mark.parametrize("number", ["0", "-2"])
+def test_fewer_than_one_are_refused_in_words(recipe, started, typed, number):
+    code, _, err = typed("run", str(recipe), "--processes", number)
 
     assert code == 2
-    assert "--processes" in err
+    assert "Invalid value for '--processes'" in err
+    assert "greater than or equal to 1" in err
+    assert "Traceback" not in err
     assert not started
 
 
