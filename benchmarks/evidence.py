@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def trace(folder: Path, num_models: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """From the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--smoke", action="store_true", help="small, to see that it works")
     parser.add_argument("--output", type=Path)
-    told = parser.parse_args()
+    told = parser.parse_args(arguments)
     num_bytes, num_models = (2**24, 20) if told.smoke else (2**30, 1000)
     result: dict[str, Any] = {"machine": rig.machine("safetensors")}
     with tempfile.TemporaryDirectory() as scratch:

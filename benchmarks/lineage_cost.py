@@ -13,7 +13,7 @@ import argparse
 import importlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,14 +160,14 @@ def smoke(folder: Path) -> Recipe:
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("recipe", nargs="?", type=Path, default=QUICKSTART)
     parser.add_argument("changes", nargs="*", help="such as 'steps[0].lora.fit.epochs=1'")
     parser.add_argument("--smoke", action="store_true", help="a tiny run instead")
     parser.add_argument("--output", type=Path, help="where to write the result")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         read = (
             smoke(Path(folder))

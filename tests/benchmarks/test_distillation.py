@@ -1,20 +1,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 
-
-def test_the_benchmark_runs_and_writes_every_way_to_learn(tmp_path: Path) -> None:
+def test_the_benchmark_runs_and_writes_every_way_to_learn(
+    tmp_path: Path, benchmark: Callable[..., None]
+) -> None:
     output = tmp_path / "result.json"
-    command = [sys.executable, "benchmarks/distillation.py", "--smoke", "--output", str(output)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300, capture_output=True)
+    benchmark("distillation", "--smoke", "--output", str(output))
 
     result = json.loads(output.read_text())
     assert set(result["summary"]) == {"plain", "logits", "hidden", "relations"}

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 
 
-def test_the_benchmark_runs_and_writes_every_method(tmp_path: Path) -> None:
+def test_the_benchmark_runs_and_writes_every_method(
+    tmp_path: Path, benchmark: Callable[..., None]
+) -> None:
     output = tmp_path / "result.json"
-    command = [sys.executable, "benchmarks/language_model.py", "--smoke", "--output", str(output)]
 
-    subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=300, capture_output=True)
+    benchmark("language_model", "--smoke", "--output", str(output))
 
     result = json.loads(output.read_text())
     assert set(result["int4, groups of 16"]) == {"rtn", "awq", "gptq", "gptq, act_order"}

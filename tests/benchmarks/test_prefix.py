@@ -1,26 +1,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 
-
-def test_the_benchmark_trains_the_same_weights_each_way(tmp_path: Path) -> None:
+def test_the_benchmark_trains_the_same_weights_each_way(
+    tmp_path: Path, benchmark: Callable[..., None]
+) -> None:
     output = tmp_path / "result.json"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 
-    subprocess.run(
-        [sys.executable, "benchmarks/prefix.py", "--smoke", "--output", str(output)],
-        cwd=ROOT,
-        env=environment,
-        check=True,
-        timeout=300,
-        capture_output=True,
-    )
+    benchmark("prefix", "--smoke", "--output", str(output))
 
     found = json.loads(output.read_text())["found"]
     assert set(found) == {"head", "blocks"}
