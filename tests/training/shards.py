@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import warnings
@@ -32,7 +33,7 @@ from reuselib.lineage.tensors import save_tensors
 from reuselib.lineage.trail import state_hash
 from reuselib.model.opening import open_network
 from reuselib.progress import Progress
-from reuselib.task import Task
+from reuselib.task import Batch, Task
 from reuselib.tasks.causal_lm import CausalLM
 from reuselib.tasks.text_classification import TextClassification
 from reuselib.training import precision
@@ -43,6 +44,7 @@ from reuselib.training.job import FitResult, Job
 from reuselib.training.lessons import Losses
 from reuselib.training.plan import EarlyStopping, FitPlan, Optimizer, ParameterGroup
 from reuselib.training.seeds import seeded
+from reuselib.training.shares import is_sharded
 from reuselib.training.trail import tensor_digests
 
 WIDTH, NUM_TOKENS = 7, 50
@@ -100,6 +102,7 @@ PLAN = FitPlan(
     gradient_accumulation_steps=2,
     learning_rate=1e-2,
     optimizer=Optimizer(weight_decay=0.1, max_grad_norm=0.5),
+    precision="fp32",
 )
 STOPPING = EarlyStopping(patience=5)
 
@@ -133,7 +136,7 @@ def half() -> tuple[nn.Module, FitResult]:
     """In bf16, which this machine may only imitate."""
     native, precision.multiplies_bf16 = precision.multiplies_bf16, lambda device: True
     try:
-        return train(PLAN)
+        return train(replace(PLAN, precision="auto"))
     finally:
         precision.multiplies_bf16 = native
 
@@ -170,7 +173,7 @@ TRAININGS: dict[str, Callable[[], tuple[nn.Module, FitResult]]] = {
     "whole": lambda: train(PATIENT),
 }
 
-SHORT = FitPlan(epochs=1, batch_size=16, learning_rate=1e-3)
+SHORT = FitPlan(epochs=1, batch_size=16, learning_rate=1e-3, precision="fp32")
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,57 @@ def main(folder: Path, target: Path) -> None:
         (target / f"{name}.{rank}.json").write_text(json.dumps(found))
     for name, case in ADAPTERS.items():
         adapt(case, folder, target / f"{name}.0.safetensors")
+    if dist.is_initialized():
+        configured(target)
+
+
+DEEPSPEED = {
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_MIXED_PRECISION": "no",
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2",
+    "ACCELERATE_GRADIENT_CLIPPING": "0.5",
+}
+"""As `accelerate launch` says it for a configuration that goes along with `PLAN`."""
+CONFIGURATIONS = {
+    "whole": {},
+    "zero-0": {**DEEPSPEED, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"},
+    "zero-2": {**DEEPSPEED, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"},
+    "zero-3": {**DEEPSPEED, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+    "fsdp-1": {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "1",
+        "FSDP_SHARDING_STRATEGY": "SHARD_GRAD_OP",
+        "FSDP_BACKWARD_PREFETCH": "BACKWARD_PRE",
+    },
+}
+
+
+def configured(target: Path) -> None:
+    """The same training with each of the configurations."""
+    before = dict(os.environ)
+    for name, variables in CONFIGURATIONS.items():
+        kept = {each: value for each, value in before.items() if "FSDP" not in each}
+        os.environ.clear()
+        os.environ.update({**kept, **variables})
+        remarks: list[str] = []
+        cut: list[bool] = []
+
+        def look(module: nn.Module, batch: Batch, seen: list[bool] = cut) -> Tensor:
+            logits = Tokens().forward(module, batch)
+            inner = next(part for part in module.modules() if isinstance(part, Block))
+            seen.append(is_sharded(inner))
+            return Tokens().loss(logits, batch)
+
+        def hear(progress: Progress, heard: list[str] = remarks) -> None:
+            heard.extend(filter(None, [progress.remark]))
+
+        module, result = train(PLAN, objective=look, report=hear)
+        rank = dist.get_rank()
+        save_tensors(dict(module.state_dict()), target / f"as-{name}.{rank}.safetensors")
+        found = {"facts": result.facts, "remarks": remarks, "cut": cut, "intact": intact(module)}
+        (target / f"as-{name}.{rank}.json").write_text(json.dumps(found))
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def adapt(case: Case, folder: Path, target: Path) -> None:

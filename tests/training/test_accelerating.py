@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import nn
 from toys import Points, network, points
 
@@ -70,10 +71,15 @@ def test_a_sharding_setup_is_refused_in_words() -> None:
 @pytest.mark.parametrize(
     ("configured", "words"),
     [
-        ({"ACCELERATE_USE_FSDP": "true"}, "accelerate to-fsdp2"),
-        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "FSDP version 1"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed.*fsdp_version: 2"),
-        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron"),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_SHARDING_STRATEGY": "HYBRID_SHARD"},
+            "version 1 with HYBRID_SHARD.*FULL_SHARD",
+        ),
+        (
+            {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_MIXED_PRECISION": "fp16"},
+            "mixed_precision: fp16",
+        ),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron.*fsdp_version: 2"),
         (
             {
                 "ACCELERATE_USE_FSDP": "true",
@@ -95,6 +101,38 @@ def test_a_configuration_that_is_not_trained_with_is_refused_before_accelerate_s
 
     assert re.search(words, str(refused.value), re.DOTALL)
     assert [dict(state._shared_state) for state in STATES] == [{}, {}, {}]
+
+
+def test_accelerate_does_not_see_a_configuration_for_deepspeed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else it would want the package, or hand the training over."""
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+
+    with opened("fp32") as accelerator:
+        assert accelerator.distributed_type is DistributedType.NO
+        assert accelerator.state.deepspeed_plugins is None
+
+    assert os.environ["ACCELERATE_USE_DEEPSPEED"] == "true"
+    assert "ACCELERATE_USE_FSDP" not in os.environ
+
+
+def test_a_configuration_that_contradicts_the_recipe_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_CLIPPING", "0.3")
+
+    with pytest.raises(TrainingError, match=r"gradient_clipping: 0.3.*max_grad_norm: 1"):
+        fit(network(), FitPlan(epochs=1), Job(task=Points(), processor=None, train=points(8)))
+
+
+def test_an_accelerator_with_the_first_fsdp_is_refused() -> None:
+    AcceleratorState._shared_state["fsdp_plugin"] = FullyShardedDataParallelPlugin(fsdp_version=1)
+
+    with pytest.raises(TrainingError, match="FSDP version 1 in this process"), opened("fp32"):
+        pass
 
 
 def test_unknown_and_missing_trackers_are_refused() -> None:

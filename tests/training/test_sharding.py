@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,46 @@ def test_adapters_that_learn_make_the_same_child(results: tuple[Path, Path], nam
             torch.testing.assert_close(other[tensor], value, rtol=0, atol=1e-6, msg=tensor)
         else:
             assert int((other[tensor].int() - value.int()).abs().max()) <= 1, tensor
+
+
+@pytest.mark.parametrize("name", list(shards.CONFIGURATIONS))
+def test_a_configuration_for_other_means_ends_in_the_weights_of_whole_copies(
+    results: tuple[Path, Path], name: str
+) -> None:
+    whole_copies, _ = read(results[1], "as-whole")
+    (first, found), (second, other) = (read(results[1], f"as-{name}", rank) for rank in (0, 1))
+
+    assert found["intact"]
+    assert other["intact"]
+    for tensor in first.keys() - {"seen"}:
+        assert torch.equal(first[tensor], second[tensor]), tensor
+        torch.testing.assert_close(
+            first[tensor], whole_copies[tensor], rtol=0, atol=1e-6, msg=tensor
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "cut", "words", "facts"),
+    [
+        ("whole", False, "", {}),
+        ("zero-0", False, "DeepSpeed ZeRO stage 0 .* whole copies .* engine is not used", {}),
+        ("zero-2", False, "stage 2 is carried out with torch's fully_shard", "deepspeed zero 2"),
+        ("zero-3", True, "stage 3 is carried out with torch's fully_shard", "deepspeed zero 3"),
+        ("fsdp-1", False, "FSDP version 1 with SHARD_GRAD_OP", "fsdp 1 shard_grad_op"),
+    ],
+)
+def test_a_configuration_decides_what_is_divided_and_when(
+    results: tuple[Path, Path], name: str, cut: bool, words: str, facts: str | dict[str, str]
+) -> None:
+    (_, found), (_, other) = (read(results[1], f"as-{name}", rank) for rank in (0, 1))
+
+    # weights between the forward and the backward pass
+    assert set(found["cut"]) == {cut}
+    assert len(found["remarks"]) == bool(words)
+    assert re.search(words, "".join(found["remarks"]))
+    assert other["remarks"] == []
+    told = {key: value for key, value in found["facts"].items() if key.startswith("sharding")}
+    assert told == ({"sharding": "fsdp2", "sharding_asked": facts} if facts else {})
 
 
 def test_units_are_blocks_unless_the_configuration_says_otherwise() -> None:

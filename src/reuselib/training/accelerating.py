@@ -11,19 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import MissingExtra, TrainingError
 from reuselib.training.plan import FitPlan
+from reuselib.training.setups import carried_out, refuse_kind, refuse_plugin
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
     from torch import Tensor, nn
 
-SUPPORTED = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "FSDP")
-OTHER_SETUPS = {
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism over tensors, contexts or replicas",
-}
-"""By variable that `accelerate launch` sets: what it stands for."""
 EFFICIENT_LOADING = "FSDP_CPU_RAM_EFFICIENT_LOADING"
 """Variable for which transformers leaves the weights of all processes but the first of a machine empty."""
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -40,7 +34,7 @@ def opened(
 
     Raises:
         TrainingError: the caller's state or configuration divides the model in a way that this loop does not train
-            (DeepSpeed, Megatron, tensors or contexts in parts, FSDP before version 2), or a tracker is unknown.
+            (Megatron, tensors or contexts in parts, more of DeepSpeed than ZeRO), or a tracker is unknown.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -51,22 +45,23 @@ def opened(
         (state._shared_state, dict(state._shared_state))
         for state in (AcceleratorState, GradientState, PartialState)
     ]
-    refuse_other_setups()
-    _refuse(kept[0][1].get("distributed_type") or kept[2][1].get("distributed_type"))
+    refuse_kind(kept[0][1].get("distributed_type") or kept[2][1].get("distributed_type"))
     plugin = kept[0][1].get("fsdp_plugin")
-    AcceleratorState._shared_state.clear()
-    GradientState._shared_state.clear()
+    refuse_plugin(plugin)
     try:
-        accelerator = Accelerator(
-            mixed_precision=MIXED[precision],
-            # Passed as a plug-in, because a plain number is overruled by the environment.
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-            fsdp_plugin=plugin,
-            log_with=list(trackers) or None,
-            project_dir=logging_dir,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        )
-        _refuse(accelerator.distributed_type)
+        with carried_out():
+            AcceleratorState._shared_state.clear()
+            GradientState._shared_state.clear()
+            accelerator = Accelerator(
+                mixed_precision=MIXED[precision],
+                # Passed as a plug-in, because a plain number is overruled by the environment.
+                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+                fsdp_plugin=plugin,
+                log_with=list(trackers) or None,
+                project_dir=logging_dir,
+                kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            )
+        refuse_kind(accelerator.distributed_type)
         yield accelerator
         for tracker in accelerator.trackers:
             tracker.finish()
@@ -149,38 +144,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         else:
             plain = isinstance(value, (int, float, str, bool))
             yield prefix + key, value if plain else str(value)
-
-
-def refuse_other_setups(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse what `accelerate launch` was configured to do and this loop does not do.
-
-    Raises:
-        TrainingError: the configuration names DeepSpeed, Megatron, FSDP version 1, or a division of tensors.
-    """
-    for flag, name in OTHER_SETUPS.items():
-        if environment.get(flag, "").lower() == "true":
-            _refuse_named(name)
-    sharded = environment.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-    if sharded and environment.get("FSDP_VERSION", "1") != "2":
-        raise TrainingError(
-            "the accelerate configuration asks for FSDP version 1",
-            expected="`fsdp_version: 2`",
-            fix="convert it with `accelerate to-fsdp2 --config_file <file> --output_file <new file>`",
-        )
-
-
-def _refuse(kind: object) -> None:
-    name = getattr(kind, "name", "NO")
-    if name not in SUPPORTED:
-        _refuse_named(name)
-
-
-def _refuse_named(name: str) -> None:
-    raise TrainingError(
-        f"accelerate is set up for {name}, which this loop does not train with",
-        expected="one process, several with a whole copy of the model each, or FSDP version 2",
-        fix="to spread a model over processes, use an accelerate configuration with `fsdp_version: 2`",
-    )
 
 
 def _check_trackers(trackers: Sequence[str]) -> None:

@@ -49,7 +49,7 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
         accelerator = stack.enter_context(opened(precision, job.trackers, job.logging_dir))
         stack.enter_context(stages.learning())
         stack.enter_context(seeded(job.seed, accelerator.process_index))
-        how = asked_for(accelerator)
+        how = asked_for(accelerator, plan, job.report)
         if how is None:
             stack.enter_context(placed(module, accelerator.device))
             wrapped = stack.enter_context(prepared(accelerator, module))
@@ -77,7 +77,7 @@ def fit(module: nn.Module, plan: FitPlan, job: Job) -> FitResult:
             "num_processes": accelerator.num_processes,
             "num_threads": threads,
             **prefix.facts,
-            **({} if how is None else {"sharding": how.kind}),
+            **({} if how is None else how.facts),
         }
         metrics, trail = loop.run()
         spent = loop.recorder.seconds if loop.recorder is not None else 0.0

@@ -17,8 +17,12 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from reuselib.errors import TrainingError
+from reuselib.progress import Progress, Report
+from reuselib.training.plan import FitPlan
 from reuselib.training.replay import Stopped
+from reuselib.training.setups import carried_out
 from reuselib.training.shares import rest, spread_buffers, whole
+from reuselib.training.zero import refuse_contradictions
 
 if TYPE_CHECKING:
     import torch
@@ -40,14 +44,38 @@ class Sharding:
     """Classes of modules that become units; none for the network's blocks."""
     min_num_params: int = 0
     """Modules of more parameters become units, if no class is named; 0 for the network's blocks."""
+    asked: str = ""
+    """What the configuration names instead, such as `deepspeed zero 3`."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """As a manifest has it."""
+        return {"sharding": self.kind, **({"sharding_asked": self.asked} if self.asked else {})}
 
 
-def asked_for(accelerator: Accelerator) -> Sharding | None:
+def asked_for(
+    accelerator: Accelerator, plan: FitPlan, report: Report | None = None
+) -> Sharding | None:
     """What the user's accelerate configuration asks for; None for a whole copy in each process.
 
+    Args:
+        accelerator: says device, processes and precision.
+        plan: what the configuration must not contradict.
+        report: told by the first process if something else is carried out than the configuration names.
+
     Raises:
-        TrainingError: it asks for something that this loop does not do.
+        TrainingError: it asks for something that this loop does not do, or contradicts the plan.
     """
+    with carried_out() as setup:
+        precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+        refuse_contradictions(setup.demands, plan, precision, accelerator.num_processes)
+        found = _configured(accelerator, setup.asked)
+    if setup.remark and accelerator.num_processes > 1 and accelerator.is_main_process and report:
+        report(Progress("training", 0, 0, remark=setup.remark))
+    return found
+
+
+def _configured(accelerator: Accelerator, asked: str) -> Sharding | None:
     from accelerate.utils import FullyShardedDataParallelPlugin
     from torch.distributed.fsdp import CPUOffloadPolicy
 
@@ -72,6 +100,7 @@ def asked_for(accelerator: Accelerator) -> Sharding | None:
         offload=isinstance(plugin.cpu_offload, CPUOffloadPolicy),
         classes=tuple(plugin.transformer_cls_names_to_wrap or ()),
         min_num_params=int(plugin.min_num_params or 0),
+        asked=asked,
     )
 
 

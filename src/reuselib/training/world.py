@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import PeerFailed, ReuseError, TrainingError
-from reuselib.training.accelerating import refuse_other_setups
+from reuselib.training.setups import carried_out, read_setup
 from reuselib.training.threads import undivided
 
 if TYPE_CHECKING:
@@ -182,14 +182,14 @@ def join() -> World:
     """
     if not _launched():
         return World()
-    refuse_other_setups()
+    read_setup()
     _require_meeting_place()
     import torch
     import torch.distributed as dist
     from accelerate.state import PartialState
 
     threads = torch.get_num_threads()
-    with warnings.catch_warnings():
+    with carried_out(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it sets threads, which is undone below
         PartialState(cpu=on_cpu())
     torch.set_num_threads(threads)

@@ -1,0 +1,111 @@
+"""The fields of a DeepSpeed configuration that are known: which a recipe has too, which are fixed, which do nothing.
+
+What is not listed is refused, unless it asks for nothing.
+"""
+
+from __future__ import annotations
+
+NEUTRAL: tuple[object, ...] = (None, False, 0, "auto", "none", "no")
+"""Values of a field that ask for nothing."""
+DEMANDS = {
+    "train_batch_size": "batch_size",
+    "train_micro_batch_size_per_gpu": "rows of a process in a micro-batch",
+    "gradient_accumulation_steps": "gradient_accumulation_steps",
+    "gradient_clipping": "optimizer.max_grad_norm",
+    "optimizer.params.lr": "learning_rate",
+    "optimizer.params.betas": "optimizer.betas",
+    "optimizer.params.eps": "optimizer.eps",
+    "optimizer.params.weight_decay": "optimizer.weight_decay",
+    "scheduler.params.warmup_max_lr": "learning_rate",
+    "scheduler.params.warmup_num_steps": "schedule.warmup_steps",
+    "scheduler.params.total_num_steps": "max_steps",
+}
+"""Fields that a recipe has as well, and what they are called there."""
+SCHEDULES = {"WarmupLR": "constant", "WarmupDecayLR": "linear", "WarmupCosineLR": "cosine"}
+ONLY: dict[str, tuple[object, ...]] = {
+    "bf16.enabled": (True, False, "auto"),
+    "communication_data_type": ("fp32", "auto", None),
+    "data_types.grad_accum_dtype": ("fp32", "auto", None),
+    "gradient_allreduce_op": ("mean",),
+    "optimizer.type": ("AdamW", "Adam"),
+    "optimizer.params.adam_w_mode": (True,),
+    "optimizer.params.bias_correction": (True,),
+    "optimizer.params.torch_adam": (True, False),
+    "optimizer.params.fused": (True, False),
+    "scheduler.type": tuple(SCHEDULES),
+    "scheduler.params.warmup_type": ("linear",),
+    "sequence_parallel_size": (0, 1),
+    "tensor_parallel.autotp_size": (0, 1),
+    "zero_optimization.mics_shard_size": (-1,),
+    "zero_optimization.zero_hpz_partition_size": (0, 1),
+    "zero_optimization.cpu_offload": (True, False),
+    "zero_optimization.cpu_offload_param": (True, False),
+}
+"""Fields with the values that this loop goes along with."""
+NO_EFFECT = frozenset(
+    {
+        "aio",
+        "bf16.check_grad_overflow",
+        "bf16.immediate_grad_update",
+        "checkpoint",
+        "comet",
+        "comms_logger",
+        "csv_monitor",
+        "disable_allgather",
+        "disable_python_gc",
+        "dump_state",
+        "flops_profiler",
+        "fp32_allreduce",
+        "gradient_predivide_factor",
+        "log_level",
+        "memory_breakdown",
+        "nebula",
+        "optimizer.legacy_fusion",
+        "prescale_gradients",
+        "seq_parallel_communication_data_type",
+        "sparse_gradients",
+        "steps_per_print",
+        "tensorboard",
+        "timers",
+        "vocabulary_size",
+        "wall_clock_breakdown",
+        "wandb",
+        "zero_allow_untested_optimizer",
+        "zero_force_ds_cpu_optimizer",
+        "zero_optimization.allgather_bucket_size",
+        "zero_optimization.allgather_partitions",
+        "zero_optimization.compute_grad_norm",
+        "zero_optimization.contiguous_gradients",
+        "zero_optimization.cpu_offload_use_pin_memory",
+        "zero_optimization.elastic_checkpoint",
+        "zero_optimization.enable_sanity_checks",
+        "zero_optimization.ignore_unused_parameters",
+        "zero_optimization.legacy_stage1",
+        "zero_optimization.load_from_fp32_weights",
+        "zero_optimization.log_trace_cache_warnings",
+        "zero_optimization.memory_efficient_linear",
+        "zero_optimization.offload_optimizer",
+        "zero_optimization.offload_param",
+        "zero_optimization.overlap_comm",
+        "zero_optimization.override_module_apply",
+        "zero_optimization.parameter_alignment",
+        "zero_optimization.pipeline_loading_checkpoint",
+        "zero_optimization.reduce_bucket_size",
+        "zero_optimization.reduce_scatter",
+        "zero_optimization.round_robin_gradients",
+        "zero_optimization.stage",
+        "zero_optimization.stage3_allgather_sequential",
+        "zero_optimization.stage3_gather_16bit_weights_on_model_save",
+        "zero_optimization.stage3_gather_fp16_weights_on_model_save",
+        "zero_optimization.stage3_max_live_parameters",
+        "zero_optimization.stage3_max_reuse_distance",
+        "zero_optimization.stage3_model_persistence_threshold",
+        "zero_optimization.stage3_module_granularity_threshold",
+        "zero_optimization.stage3_param_persistence_threshold",
+        "zero_optimization.stage3_prefetch_bucket_size",
+        "zero_optimization.stage3_use_all_reduce_for_fetch_params",
+        "zero_optimization.sub_group_size",
+        "zero_optimization.use_multi_rank_bucket_allreduce",
+    }
+)
+"""Fields and sections that change neither a place nor a number here, or are read elsewhere."""
