@@ -22,7 +22,7 @@ from reuselib.tasks.text_classification import TextClassification
 from reuselib.testing.tiny import tiny_bert, tiny_rows
 from reuselib.training.plan import FitPlan
 
-SHORT = FitPlan(epochs=1, batch_size=16, learning_rate=1e-2)
+SHORT = FitPlan(epochs=1, batch_size=16, learning_rate=1e-2, precision="fp32")
 LORA, MERGE, TUNE = LoRA(r=2, fit=SHORT), Merge(), FineTune(train=("head", "block[-1:]"), fit=SHORT)
 
 
