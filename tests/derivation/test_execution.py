@@ -254,7 +254,7 @@ class TestFaults:
 
     def test_a_store_that_somebody_empties_is_an_error_in_words(self, chain, tmp_path, monkeypatch):
         settled, store = chain.plan((Empty(),), store=tmp_path / "store"), tmp_path / "store"
-        sync = "reuselib.lineage.store.sync"
+        sync = "reuselib.lineage.rooms.sync"
 
         def emptied(path):
             shutil.rmtree(store / "models", ignore_errors=True)

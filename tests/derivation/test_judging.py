@@ -21,7 +21,7 @@ PASS, FAIL = Gate(figure="accuracy", min=0.0), Gate(figure="accuracy", min=1.01)
 
 def failures(plan):
     [*_, last] = execute(replace(plan, gates=()), Runtime()).children
-    return plan.store.failures(last.manifest.derivation_id)
+    return plan.store.verdicts.failures(last.manifest.derivation_id)
 
 
 def test_a_child_that_passes_is_handed_over_with_verdicts(chain, tmp_path):

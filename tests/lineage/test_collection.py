@@ -270,14 +270,14 @@ class TestLimit:
     def test_notes_on_what_is_gone_go_too_and_a_twin_takes_over_as_a_base(self, shop):
         key = shop.child("a")
         digest = Manifest.read(shop.store.models / key).digests.dir_hash
-        shop.store.mark_failed(key, ["accuracy"])
+        shop.store.verdicts.note(key, ["accuracy"])
         twin = "ab" * 32
         shutil.copytree(shop.store.models / key, shop.store.models / twin)
         shop.use("a", days=50)
 
         collect(shop.store, limit_bytes=survey(shop.store).num_bytes - 1, keep=[twin])
 
-        assert shop.store.failures(key) == ()
+        assert shop.store.verdicts.failures(key) == ()
         assert shop.store.locate(digest) == shop.store.models / twin
 
     def test_a_name_that_fits_no_child_is_refused(self, shop):

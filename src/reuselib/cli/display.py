@@ -60,7 +60,7 @@ def _lineage(folder: Path) -> None:
     console.print(f"dirHash {manifest.digests.dir_hash}")
     for line in told(figures):
         console.print(line, markup=False, soft_wrap=True)
-    for failure in Store.default().failures(manifest.derivation_id):
+    for failure in Store.default().verdicts.failures(manifest.derivation_id):
         console.print(f"gate failed: {failure}", markup=False, soft_wrap=True, style="red")
     console.print("made by this recipe:\n", style="dim")
     sys.stdout.write(recipe.to_yaml())

@@ -48,7 +48,7 @@ def pass_gates(
         verdicts = _judged(plan, _timed_anew(plan, folder, manifest, figures, protocol))
     failed = [each for each in verdicts if not each.passed]
     told = tuple(asdict(each) for each in verdicts)
-    plan.store.mark_failed(manifest.derivation_id, [each.told for each in failed])
+    plan.store.verdicts.note(manifest.derivation_id, [each.told for each in failed])
     if failed:
         raise GateFailed(
             "\n".join(f"gate failed: {each.told}" for each in failed),

@@ -70,9 +70,11 @@ def begin(plan: Plan, folder: Path, sketch: Opened | None = None) -> tuple[Opene
         folder: of the model.
         sketch: the model, opened without its weights already.
     """
+    from reuselib.measure.memory import keep_few_kernels
     from reuselib.model.opening import open_network
     from reuselib.training.seeds import seeded
 
+    keep_few_kernels()
     trusted, opened = plan.base.ref.trust_remote_code, sketch
     if opened is None:
         with seeded(plan.seed):
@@ -310,7 +312,7 @@ class Session:
         from reuselib.training.state import Keeper, write_state
 
         def write(state: State) -> str:
-            with self.store.keep_state(self.derivation_id, state.step) as folder:
+            with self.store.states.fill(self.derivation_id, str(state.step)) as folder:
                 return write_state(folder, state)
 
         return Keeper(self.num_states, write) if self.num_states and not self.trails else None

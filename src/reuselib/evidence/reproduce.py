@@ -185,9 +185,8 @@ class _Attempt:
             return tuple(Replay(trail=trail) for trail in trails)
         start = None
         if chosen.start is not None:
-            place = self.sources.store.state(
-                self.recorded.internal.derivation_id, chosen.start.step
-            )
+            made = self.recorded.internal.derivation_id
+            place = self.sources.store.states.place(made, str(chosen.start.step))
             start = read_state(place, chosen.start.kept)
         return (Replay(trail=trails[0], start=start, stop=chosen.stop),)
 

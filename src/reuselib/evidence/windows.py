@@ -75,4 +75,4 @@ def _entry_from(trail: Trail, step: int) -> int:
 
 
 def _folder(store: Store, derivation_id: str, entry: Entry) -> Path:
-    return store.state(derivation_id, entry.step)
+    return store.states.place(derivation_id, str(entry.step))

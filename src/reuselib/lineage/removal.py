@@ -12,6 +12,7 @@ from reuselib.errors import ReuseError
 from reuselib.lineage.disk import writing
 from reuselib.lineage.manifest import read_payload
 from reuselib.lineage.packed import FILES, pack, read_back, unnamed
+from reuselib.lineage.rooms import Room
 from reuselib.lineage.scratch import scratch
 from reuselib.lineage.store import Store
 from reuselib.lineage.verify import verify
@@ -45,7 +46,7 @@ class Remover:
         why = self._take(name, *places)
         if not why:
             self.store.uses.forget(name)
-            self.store.mark_failed(name, ())
+            self.store.verdicts.note(name, ())
             self.store.forget_root(dir_hash, places[0])
         return why
 
@@ -78,7 +79,9 @@ class Remover:
             store.tensors.mkdir(parents=True, exist_ok=True)
             blobs = outer / "tensors"
             blobs.mkdir()
-            with store.growing(packed, Path.is_dir) as folder:
+            with Room(store.path, store.packed.name).fill(
+                packed.name, is_whole=Path.is_dir
+            ) as folder:
                 pack(plain, store.tensors, folder, blobs)
                 read_back(folder, store.tensors)
         return ""

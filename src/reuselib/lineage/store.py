@@ -12,33 +12,26 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from reuselib.errors import IntegrityError, StoreError
-from reuselib.lineage import canonical
+from reuselib.lineage.bases import Bases
 from reuselib.lineage.checkpoints import Checkpoints
 from reuselib.lineage.claims import Claims
-from reuselib.lineage.disk import (
-    blames_disk,
-    explain,
-    make_folder,
-    sync,
-    sync_tree,
-    write_file,
-    writing,
-)
+from reuselib.lineage.disk import write_file, writing
 from reuselib.lineage.manifest import MANIFEST, Manifest
 from reuselib.lineage.output import deliver
 from reuselib.lineage.packed import FILES, unpack
+from reuselib.lineage.rooms import DIGEST, TMP, Room, require_digest
 from reuselib.lineage.scratch import scratch, sweep
 from reuselib.lineage.uses import Uses
+from reuselib.lineage.verdicts import Verdicts
 from reuselib.places import cache_folder
 
 MIN_PREFIX = 8
 """Digits by which a child may be named, if they are unique."""
-_ID = "[0-9a-f]{64}"
 
 
 @dataclass(frozen=True)
@@ -125,7 +118,7 @@ class Store:
         Raises:
             StoreError: the store cannot be written.
         """
-        self._check_digest(derivation_id)
+        require_digest(derivation_id)
         with self.claims.hold(derivation_id, needs, waiting) as waited:
             yield waited
 
@@ -139,8 +132,7 @@ class Store:
         Raises:
             StoreError: the store cannot be written, or the disk is full.
         """
-        self._check_digest(derivation_id)
-        with self.growing(self.models / derivation_id, _is_child) as folder:
+        with Room(self.path, self.models.name).fill(derivation_id, is_whole=_is_child) as folder:
             yield folder
 
     def export(self, derivation_id: str, output: Path, *, overwrite: bool = False) -> Path:
@@ -157,119 +149,42 @@ class Store:
 
     def locate(self, dir_hash: str) -> Path | None:
         """Where a base was last seen. That may have changed since: check its digest."""
-        self._check_digest(dir_hash)
-        if (kept := self.roots / dir_hash).is_dir():
+        if (kept := self._bases.kept(dir_hash)) is not None:
             if not self.quiet:
                 self.uses.note(dir_hash, kept)
             return kept
-        try:
-            note = canonical.loads((self.roots / f"{dir_hash}.json").read_bytes())
-        except (OSError, IntegrityError):
-            return (
-                None  # Never seen, or a damaged note, which is the same: it will be written again.
-            )
-        path = note.get("path") if isinstance(note, dict) else None
-        if not isinstance(path, str):
+        noted = self._bases.noted(dir_hash)
+        if noted is None:
             return None
-        if Path(path).parent.name == self.models.name and re.fullmatch(_ID, Path(path).name):
-            # a child, perhaps packed by now, or of a store that has moved
-            return self._fetch(Path(path).name) or (Path(path) if Path(path).is_dir() else None)
-        return Path(path) if Path(path).is_dir() else None
+        child = None
+        if noted.parent.name == self.models.name and re.fullmatch(DIGEST, noted.name):
+            child = self._fetch(noted.name)  # perhaps packed by now, or of a store that has moved
+        return child or (noted if noted.is_dir() else None)
 
     def remember_root(self, dir_hash: str, path: Path) -> None:
         """Note where a base is."""
-        self._check_digest(dir_hash)
-        if self.quiet:
-            return
-        note, file = (
-            canonical.dumps({"path": str(path.absolute())}),
-            self.roots / f"{dir_hash}.json",
-        )
-        with suppress(OSError):
-            if file.read_bytes() == note:
-                return  # so a store that may only be read serves those whose children are all there
-        with writing(self.roots):
-            make_folder(self.roots)
-        write_file(file, note)
+        require_digest(dir_hash)
+        if not self.quiet:
+            self._bases.note(dir_hash, path)
 
     def forget_root(self, dir_hash: str, place: Path) -> None:
         """Forget that a child is a base; another one of the same bytes takes its place."""
-        note = self.roots / f"{dir_hash}.json"
+        if self._bases.noted(dir_hash) != place.absolute():
+            return
         with suppress(OSError, IntegrityError):
-            if canonical.loads(note.read_bytes()) != {"path": str(place.absolute())}:
-                return
             for name, record in self.records().items():
                 if (
                     self.models / name != place
                     and Manifest.read(record).digests.dir_hash == dir_hash
                 ):
                     return self.remember_root(dir_hash, self.models / name)
-            note.unlink()
+            self._bases.forget(dir_hash)
 
     @contextmanager
     def keep_root(self, dir_hash: str) -> Iterator[Path]:
         """As `fill`, for a base that is in no folder of its own, such as a module from Python."""
-        self._check_digest(dir_hash)
-        with self.growing(self.roots / dir_hash, Path.is_dir) as folder:
+        with Room(self.path, self.roots.name).fill(dir_hash, is_whole=Path.is_dir) as folder:
             yield folder
-
-    def lesson(self, key: str) -> Path:
-        """Where what a teacher said is kept, if it is: see `training.notebook`."""
-        self._check_digest(key)
-        return self.path / "lessons" / key
-
-    @contextmanager
-    def keep_lesson(self, key: str, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
-        """As `fill`, for what a teacher said; what is there already stays only if it `is_whole`."""
-        with self.growing(self.lesson(key), is_whole) as folder:
-            yield folder
-
-    def activations(self, key: str) -> Path:
-        """Where outputs of frozen blocks are kept, if they are: see `training.activations`."""
-        self._check_digest(key)
-        return self.path / "activations" / key
-
-    @contextmanager
-    def keep_activations(self, key: str, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
-        """As `keep_lesson`, for outputs of frozen blocks."""
-        with self.growing(self.activations(key), is_whole) as folder:
-            yield folder
-
-    def state(self, derivation_id: str, step: int) -> Path:
-        """Where the state of a training after a step is kept, if it is: see `training.state`."""
-        self._check_digest(derivation_id)
-        return self.path / "states" / derivation_id / str(step)
-
-    @contextmanager
-    def keep_state(self, derivation_id: str, step: int) -> Iterator[Path]:
-        """As `fill`, for the state of a training; what another run left there is replaced."""
-        with self.growing(self.state(derivation_id, step), lambda _: False) as folder:
-            yield folder
-
-    def mark_failed(self, derivation_id: str, failures: Sequence[str]) -> None:
-        """Note beside the child, which stays as it is, what gates of a recipe it missed; none: forget it."""
-        self._check_digest(derivation_id)
-        note = self._verdicts / f"{derivation_id}.json"
-        if not failures:
-            note.unlink(missing_ok=True)
-            return
-        with writing(self._verdicts):
-            make_folder(self._verdicts)
-        write_file(note, canonical.dumps({"failed": list(failures)}))
-
-    def failures(self, derivation_id: str) -> tuple[str, ...]:
-        """What was last noted so; nothing if the child passed, or was never judged."""
-        self._check_digest(derivation_id)
-        try:
-            note = canonical.loads((self._verdicts / f"{derivation_id}.json").read_bytes())
-        except (OSError, IntegrityError):
-            return ()
-        failed = note.get("failed") if isinstance(note, dict) else None
-        return tuple(str(each) for each in failed) if isinstance(failed, list) else ()
-
-    @property
-    def _verdicts(self) -> Path:
-        return self.path / "verdicts"
 
     @property
     def models(self) -> Path:
@@ -292,9 +207,24 @@ class Store:
         return self.path / "roots"
 
     @property
+    def lessons(self) -> Room:
+        """What teachers said, see `training.notebook`."""
+        return Room(self.path, "lessons")
+
+    @property
+    def activations(self) -> Room:
+        """Outputs of frozen blocks, see `training.activations`."""
+        return Room(self.path, "activations")
+
+    @property
+    def states(self) -> Room:
+        """What trainings were like after a step, by derivation id and number of the step, see `training.state`."""
+        return Room(self.path, "states")
+
+    @property
     def tmp(self) -> Path:
         """Folder of what is not finished."""
-        return self.path / "tmp"
+        return self.path / TMP
 
     @property
     def claims(self) -> Claims:
@@ -305,6 +235,15 @@ class Store:
     def uses(self) -> Uses:
         """When what was used."""
         return Uses(self.path / "uses")
+
+    @property
+    def verdicts(self) -> Verdicts:
+        """Which children missed a gate."""
+        return Verdicts(self.path / "verdicts")
+
+    @property
+    def _bases(self) -> Bases:
+        return Bases(self.roots)
 
     def _name(self, derivation_id: str) -> str | None:
         """The whole id of a child."""
@@ -343,52 +282,11 @@ class Store:
         """Make a packed child one that can be loaded, unless it is taken away meanwhile."""
         packed = self.packed / name
         try:
-            with self.growing(self.models / name, _is_child) as folder, writing(self.path):
+            with self.fill(name) as folder, writing(self.path):
                 unpack(packed, self.tensors, folder)
         except StoreError:
             if packed.is_dir():
                 raise
-
-    def _check_digest(self, digest: str) -> None:
-        # It becomes a file name, so it must not be able to leave the store.
-        if not re.fullmatch(_ID, digest):
-            raise StoreError(f"{digest!r} is not a digest", expected="64 lower-case hex digits")
-
-    @contextmanager
-    def growing(self, target: Path, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
-        """A folder in `tmp` that becomes `target` once the block is done; what is there stays if it `is_whole`."""
-        with ExitStack() as stack:
-            with writing(self.path):
-                sweep(self.tmp)
-                make_folder(target.parent)
-                outer = stack.enter_context(scratch(self.tmp))
-                folder = outer / "new"
-                folder.mkdir()
-            with _explaining_disk(self.path):
-                yield folder
-            with writing(self.path):
-                sync_tree(folder)
-                if target.exists() and not is_whole(target):
-                    # Nothing appears here in parts, so this was damaged by hand.
-                    target.rename(outer / "damaged")
-                try:
-                    folder.rename(target)
-                except OSError:
-                    # Another process was faster, and its result is the same.
-                    if not is_whole(target):
-                        raise
-                sync(target.parent)
-
-
-@contextmanager
-def _explaining_disk(path: Path) -> Iterator[None]:
-    """Put a full or failing disk into words; all other errors of a block are its own business."""
-    try:
-        yield
-    except Exception as error:
-        if not blames_disk(error):
-            raise
-        raise explain(error, path) from error
 
 
 def _is_child(folder: Path) -> bool:

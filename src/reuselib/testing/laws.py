@@ -176,7 +176,7 @@ def check_whole(bench: Bench) -> None:
         raise Cut
 
     store = bench.folder / "cut"
-    for moment in ("derivation.recording.record", "lineage.store.sync_tree"):
+    for moment in ("derivation.recording.record", "lineage.rooms.sync_tree"):
         with patch(f"reuselib.{moment}", cut):
             try:
                 bench.execute(store="cut")

@@ -100,7 +100,7 @@ def laid_out(values: Tensor, mask: Tensor | None) -> Tensor:
 
 def find(store: Store, subject: Mapping[str, Json]) -> Activations | None:
     """What is kept of that subject, if every byte is as it was written; damaged or foreign ones count as absent."""
-    folder = store.activations(key(subject))
+    folder = store.activations.place(key(subject))
     if not _is_whole(folder, subject):
         return None
     tensors = Tensors(folder)
@@ -117,7 +117,7 @@ def write(store: Store, subject: Mapping[str, Json], parts: Iterable[Part]) -> A
         StoreError: the store cannot be written, or has no room.
     """
     name = key(subject)
-    with store.keep_activations(name, lambda folder: _is_whole(folder, subject)) as new:
+    with store.activations.fill(name, is_whole=lambda at: _is_whole(at, subject)) as new:
         for count, part in enumerate(_joined(parts)):
             path = new / f"{count:05d}.safetensors"
             save_tensors(
@@ -127,8 +127,9 @@ def write(store: Store, subject: Mapping[str, Json], parts: Iterable[Part]) -> A
         write_file(new / TITLE, canonical.dumps(title))
     kept = find(store, subject)
     if kept is None:
+        place = store.activations.place(name)
         raise StoreError(
-            f"the outputs of frozen blocks, just written to {store.activations(name)}, do not read back as written",
+            f"the outputs of frozen blocks, just written to {place}, do not read back as written",
             expected="a disk that keeps what it is given, and a store that nobody empties during a run",
             fix="run again, or choose another place with --store",
         )

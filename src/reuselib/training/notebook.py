@@ -80,7 +80,7 @@ class Kept:
 
 def find(store: Store, subject: Subject) -> Kept | None:
     """The lesson, if it is there and every byte is as it was written; a damaged or foreign one counts as absent."""
-    folder = store.lesson(subject.key)
+    folder = store.lessons.place(subject.key)
     title = _title(folder, subject)
     if title is None:
         return None
@@ -113,7 +113,9 @@ def write(store: Store, subject: Subject, parts: Iterable[Part], num_rows: int) 
         StoreError: the store cannot be written, or has no room.
     """
     lost, number = 0.0, 0
-    with store.keep_lesson(subject.key, lambda folder: _title(folder, subject) is not None) as new:
+    with store.lessons.fill(
+        subject.key, is_whole=lambda at: _title(at, subject) is not None
+    ) as new:
         for count, part in enumerate(joined(parts, FILE_BYTES)):
             path = new / f"{count:05d}.safetensors"
             save_tensors({f"{path.stem}/{key}": value for key, value in part.items()}, path)
@@ -128,8 +130,9 @@ def write(store: Store, subject: Subject, parts: Iterable[Part], num_rows: int) 
         write_file(new / TITLE, canonical.dumps(title))
     kept = find(store, subject)
     if kept is None:
+        place = store.lessons.place(subject.key)
         raise StoreError(
-            f"the answers of the teacher, just written to {store.lesson(subject.key)}, do not read back as written",
+            f"the answers of the teacher, just written to {place}, do not read back as written",
             expected="a disk that keeps what it is given, and a store that nobody empties during a run",
             fix="run again, or choose another place with --store",
         )
