@@ -28,8 +28,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import IncompatibleStep
+from reuselib.network.anatomy import AttentionTable, FeedForwardTable, Table
 from reuselib.network.layers import matrix
-from reuselib.network.tables import TABLES, AttentionTable, FeedForwardTable, Table
+from reuselib.network.tables import TABLES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
