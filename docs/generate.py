@@ -27,7 +27,7 @@ from reuselib.lineage.schema import manifest_schema
 from reuselib.model.figures import Figures
 from reuselib.recipe.schema import attribute_docs, first_paragraph
 from reuselib.task import Task
-from reuselib.values.binding import field_types
+from reuselib.values.fields import field_types
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "reuselib"

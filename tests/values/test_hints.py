@@ -10,7 +10,8 @@ from reuselib import catalog
 from reuselib.recipe import Recipe
 from reuselib.training.plan import FitPlan
 from reuselib.values import hints
-from reuselib.values.binding import field_types, unknown_key
+from reuselib.values.fields import field_types
+from reuselib.values.wording import unknown_key
 
 ROOTS = {"fit": FitPlan}
 
@@ -49,13 +50,13 @@ def test_a_target_that_does_not_exist_would_be_found():
 def test_options_that_foreign_names_point_to_exist():
     import inspect
 
-    from reuselib.cli import verbs
+    from reuselib.cli.run import run
 
     options = {target for target, _ in hints.NAMES.values() if target.startswith("--")}
 
-    assert {option.removeprefix("--") for option in options} <= set(
-        inspect.signature(verbs.run).parameters
-    )
+    parameters = set(inspect.signature(run).parameters)
+
+    assert {option.removeprefix("--") for option in options} <= parameters
 
 
 @pytest.mark.parametrize("kind", sorted(set(hints.STEPS.values())))

@@ -66,7 +66,8 @@ def show_one(cls: type) -> None:
     from rich.text import Text
 
     from reuselib.recipe.schema import attribute_docs
-    from reuselib.values.binding import describe, field_types
+    from reuselib.values.fields import field_types
+    from reuselib.values.wording import describe
 
     console = Console(highlight=False)
     console.print(inspect.cleandoc(cls.__doc__ or ""), markup=False, soft_wrap=True)

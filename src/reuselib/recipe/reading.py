@@ -10,9 +10,10 @@ from reuselib.adapter import Adapter
 from reuselib.errors import Problem, RecipeError
 from reuselib.recipe.overrides import override
 from reuselib.recipe.recipe import Recipe
-from reuselib.values.binding import FAILED, Binder, show
+from reuselib.values.binding import FAILED, Binder
 from reuselib.values.document import Document, parse
 from reuselib.values.named import families
+from reuselib.values.wording import show
 
 EXAMPLE = "base, task, data, steps, gates and seed (`reuselib schema` describes them)"
 

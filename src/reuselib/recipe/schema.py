@@ -17,7 +17,7 @@ from reuselib.adapter import Adapter, Json, as_json
 from reuselib.errors import ReuseError
 from reuselib.recipe.recipe import Recipe
 from reuselib.task import Task
-from reuselib.values.binding import field_types, is_required, keyed_by
+from reuselib.values.fields import field_types, is_required, keyed_by
 
 SCALARS: dict[object, Json] = {
     bool: {"type": "boolean"}, int: {"type": "integer"}, float: {"type": "number"}, str: {"type": "string"},

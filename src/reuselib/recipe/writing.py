@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from reuselib.adapter import Adapter, Json, as_json
 from reuselib.errors import Problem, RecipeError
 from reuselib.task import Task
-from reuselib.values.binding import keyed_by
+from reuselib.values.fields import keyed_by
 from reuselib.values.scalars import needs_quotes
 
 if TYPE_CHECKING:

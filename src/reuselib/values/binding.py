@@ -9,23 +9,27 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final, Literal, Union
 
-from reuselib.catalog import nearest, no_such
+from reuselib.catalog import nearest
 from reuselib.errors import Problem, RecipeError, ReuseError
-from reuselib.values import hints
 from reuselib.values.document import Document, Path, spell, unspell
-from reuselib.values.scalars import lookalike
+from reuselib.values.fields import field_types, is_required, keyed_by
+from reuselib.values.wording import (
+    WORDS,
+    crowded,
+    describe,
+    example_of,
+    mismatch,
+    no_kind,
+    one_line,
+    show,
+    unknown_key,
+)
 
 FAILED: Final = object()
 """Stands for a value that could not be read; why is among the problems."""
-
-WORDS: dict[object, str] = {
-    bool: "true or false", int: "an integer", float: "a number", str: "a string", types.NoneType: "null",
-}  # fmt: skip
-_LONGEST_EXAMPLE = 80
-"""Characters of a value that an example repeats."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Binder:
             )
         kind, *others = value
         if kind not in family.kinds:
-            self.report((*path, kind), _no_kind(family, kind))
+            self.report((*path, kind), no_kind(family, kind))
             return FAILED
         try:
             cls = family.load(kind)
@@ -90,7 +94,7 @@ class Binder:
             return self.report((*path, kind), one_line(error))
         bound = self._dataclass(cls, value[kind], (*path, kind))
         if others:
-            return self.report((*path, others[0]), _crowded(family, kind, others[0], cls))
+            return self.report((*path, others[0]), crowded(family, kind, others[0], cls))
         return bound
 
     def _keyed(self, cls: type, value: Any, path: Path) -> Any:
@@ -114,7 +118,7 @@ class Binder:
         own = {each.name: each for each in fields(cls) if each.init and each.name not in given}
         if not isinstance(value, dict):
             return self.report(
-                path, f"expected a mapping, such as `{_example(own, value)}`; got {show(value)}"
+                path, f"expected a mapping, such as `{example_of(own, value)}`; got {show(value)}"
             )
         types_ = field_types(cls)
         bound: dict[str, Any] = dict(given)
@@ -194,135 +198,3 @@ class Binder:
         return self.report(
             path, f"a field of type {hint} cannot be written in a recipe; set it in Python"
         )
-
-
-def field_types(cls: type) -> dict[str, Any]:
-    """The types of a dataclass's fields, by name.
-
-    Raises:
-        ReuseError: one cannot be resolved when the program runs.
-    """
-    try:
-        return typing.get_type_hints(cls)
-    except NameError as error:
-        raise ReuseError(
-            f"the fields of {cls.__module__}.{cls.__qualname__} have a type that is unknown at run time: {error}",
-            fix="import it for real, not under TYPE_CHECKING: recipes are checked by these types",
-        ) from error
-
-
-def _example(own: Mapping[str, Field[Any]], value: Any) -> str:
-    """A mapping that could stand in the place of a lone value."""
-    if not own:
-        return "{}"
-    first = next(iter(own.values()))
-    shown = value if isinstance(value, str | int | float) or is_required(first) else first.default
-    text = str(shown)
-    # what is long is no setting but a file given by mistake, such as a private key
-    return f"{{{first.name}: {text if len(text) <= _LONGEST_EXAMPLE else '...'}}}"
-
-
-def keyed_by(cls: type) -> str:
-    """The field of a class whose value is written as the key of a one-key mapping; empty if there is none."""
-    return str(getattr(cls, "keyed_by", ""))
-
-
-def is_required(each: Field[Any]) -> bool:
-    """Whether a field must be given."""
-    return each.default is MISSING and each.default_factory is MISSING
-
-
-def describe(hint: Any) -> str:
-    """A type in words."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint in WORDS:
-        return WORDS[hint]
-    if origin in (Union, types.UnionType):
-        return " or ".join(describe(option) for option in arguments)
-    if origin is Literal:
-        return " or ".join(f"`{option}`" for option in arguments)
-    if origin in (tuple, list, Sequence):
-        if origin is tuple and Ellipsis not in arguments:
-            return f"a list of {len(arguments)}: {', '.join(describe(each) for each in arguments)}"
-        return f"a list (each {describe(arguments[0])})"
-    if origin in (dict, Mapping) or is_dataclass(hint):
-        return "a mapping"
-    return f"one {hint.__name__.lower()}" if isinstance(hint, type) else "a value"
-
-
-def mismatch(hint: Any, value: Any) -> str:
-    """Expected this, got that, and how to write what was probably meant."""
-    message = f"expected {describe(hint)}; got {show(value)}"
-    if isinstance(value, str) and hint is not str:
-        meant = lookalike(value)
-        if meant and (meant in ("true", "false")) == (hint is bool):
-            return f"{message}. Write `{meant}`, without quotes"
-    if hint is str and isinstance(value, bool | int | float):
-        return f"{message}. Write it in quotes"
-    if hint is int and isinstance(value, float) and value.is_integer():
-        return f"{message}. Write `{int(value)}`"
-    return message
-
-
-def show(value: Any) -> str:
-    """A received value, short."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, dict):
-        return (
-            f"a mapping with the keys {', '.join(map(str, value))}" if value else "an empty mapping"
-        )
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def one_line(error: Exception) -> str:
-    """A several-line error as one."""
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
-
-
-def unknown_key(key: str, cls: type, path: Path) -> str:
-    """Why a key is refused, and which one was meant: by translation, by nesting, or by likeness."""
-    names = [each.name for each in fields(cls) if each.init and each.name != keyed_by(cls)]
-    if sentence := hints.translate(key, path):
-        return f"unknown key; {sentence}"
-    inside = _nested(cls)
-    if key in inside:
-        return f"unknown key here; use `{inside[key]}`"
-    guess = nearest(key, [*names, *inside])
-    hint = f"did you mean `{inside.get(guess, guess)}`? " if guess else ""
-    return f"unknown key; {hint}There are: {', '.join(names) or 'none'}"
-
-
-def _nested(cls: type, prefix: str = "") -> dict[str, str]:
-    """Fields of nested dataclasses: name -> dotted path."""
-    found: dict[str, str] = {}
-    for name, hint in field_types(cls).items():
-        for option in (hint, *typing.get_args(hint)):
-            if is_dataclass(option):
-                inner = typing.cast("type", option)
-                found |= {each.name: f"{prefix}{name}.{each.name}" for each in fields(inner)}
-                found |= _nested(inner, f"{prefix}{name}.")
-    return found
-
-
-def _no_kind(family: Family, kind: str) -> str:
-    ours = hints.STEPS.get(kind.lower())
-    if ours in family.kinds:
-        return f"no {family.name} is called '{kind}'; use `{ours}`"
-    return no_such(family.name, kind, family.kinds)
-
-
-def _crowded(family: Family, kind: str, other: str, cls: type) -> str:
-    """Two keys where one is allowed: nearly always a matter of indentation."""
-    if other in {each.name for each in fields(cls)}:
-        return f"belongs to `{kind}`: indent it two spaces more than `{kind}`"
-    if other in family.kinds and family.name == "adapter":
-        return f"one adapter a step; start a new step: `- {other}: ...`"
-    return (
-        f"one {family.name} here, but `{kind}` comes before it; {unknown_key(other, cls, (kind,))}"
-    )
