@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -174,8 +173,9 @@ def test_a_closed_pipe_is_no_error():
 @pytest.mark.parametrize(("verb", "goes_on"), [("run", True), ("audit", False)])
 def test_an_interrupt_ends_with_130_and_only_a_run_is_said_to_go_on(tmp_path, verb, goes_on):
     code = (
-        "import sys, time\nfrom reuselib.cli import evidence, main, verbs\n"
-        f"@verbs.app.command({verb!r})\ndef wait():\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "import sys, time\nfrom reuselib.cli import evidence, main, run\n"
+        "from reuselib.cli.application import app\n"
+        f"@app.command({verb!r})\ndef wait():\n    print('ready', flush=True)\n    time.sleep(60)\n"
         f"sys.exit(main([{verb!r}]))\n"
     )
     started = subprocess.Popen(
@@ -225,10 +225,9 @@ def test_no_verb_takes_an_option_that_a_recipe_field_has():
     """What decides the child is said in the recipe, so that the record can say it too."""
     import inspect
 
-    from reuselib.cli import verbs
+    from reuselib.cli.run import run
 
-    assert list(inspect.signature(verbs.run).parameters) == [
+    assert list(inspect.signature(run).parameters) == [
         "context", "recipe", "changes", "output", "overwrite", "store", "tracker", "keep_states", "processes", "resume",
         "checkpoint_minutes", "dry_run", "as_json",
     ]  # fmt: skip
-    assert Path(verbs.__file__).name == "verbs.py"

@@ -79,9 +79,10 @@ def _ended(given: list[str], call: Call, *, debug: bool) -> int:
 
 
 def _invoke(arguments: Sequence[str], call: Call) -> int:
-    from reuselib.cli import evidence, store  # noqa: F401 - add their verbs
+    # each adds its verbs; help lists them in this order
+    from reuselib.cli import run, verbs, evidence, publication, store  # noqa: F401, I001
+    from reuselib.cli.application import app
     from reuselib.cli.interruption import of
-    from reuselib.cli.verbs import app
 
     try:
         app(args=list(arguments), prog_name="reuselib", obj=call)

@@ -12,7 +12,7 @@ from reuselib.cli.figures import count, duration, size
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from reuselib.derivation.budget import Budget
+    from reuselib.derivation.needs import Budget
     from reuselib.derivation.plan import Plan
     from reuselib.derivation.rehearsal import Rehearsal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -25,6 +25,14 @@ def all_found_at(context: typer.Context, value: list[Path] | None) -> list[Path]
     return None if value is None else [found_at(context, each) for each in value]
 
 
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Changes to the recipe, such as 'seed=3' or 'steps[0].lora.fit.epochs=1' (in quotes).",
+    ),
+]
 Store = Annotated[
     Path | None,
     typer.Option(
@@ -72,10 +80,3 @@ Rows = Annotated[
 def print_json(value: Json) -> None:
     """On standard output, for programs."""
     sys.stdout.write(visible_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
-
-
-def resume_from(text: str) -> Literal["auto", "no"] | Path:
-    """What `--resume` says, as `Runtime.resume` has it."""
-    if text == "auto" or text == "no":
-        return text
-    return Path(text)

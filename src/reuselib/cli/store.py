@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reuselib.cli.application import app
 from reuselib.cli.options import AsJson, Store, print_json
-from reuselib.cli.verbs import app
 
 if TYPE_CHECKING:
     from reuselib.lineage.collection import Collected
