@@ -6,6 +6,7 @@ its own imports what is needed, and becomes the processes.
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from reuselib.training.launch import environment
 
 LIMIT = 300
 """Seconds after which processes count as hanging."""
+IMPORTED = ("accelerate", "peft", "transformers.models.bert.modeling_bert")
+"""What takes time to import, and whose first use imports it."""
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
@@ -77,6 +80,8 @@ def fork(
         work: what each does, given the size of its world and its rank; returns its exit code, None for 0.
         folder: where what each writes to the terminal goes, see `said`.
     """
+    for name in IMPORTED:
+        importlib.import_module(name)
     started: dict[int, list[int]] = {}
     for size in sizes:
         shared = environment(size, cpu=True)

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 QUICK = Protocol(rounds=3, max_calls=1, seconds=0.0, attempts=1, warm_up=0)
 REASON = "this is the third micro-batch of the second process"
 SIZES = (1, 2, 3)
-IMPORTED = (
-    *("accelerate", "peft", "sklearn.linear_model", "torch_pruning"),
-    "transformers.models.bert.modeling_bert",
-)
-"""What takes time to import and is used by all."""
 
 
 def work(recipes: list[str], store: Path, rank: int) -> None:
@@ -93,10 +88,8 @@ def fail(recipe: Path, store: Path, rank: int) -> int:
 
 def main(folder: Path) -> None:
     """Carry out what `folder` asks for in all numbers of processes at once."""
-    import importlib
+    import torch_pruning  # noqa: F401
 
-    for name in IMPORTED:
-        importlib.import_module(name)
     from ranks import fork
     from reuselib.lineage.tensors import save_tensors
     from reuselib.training.plan import FitPlan

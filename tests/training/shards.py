@@ -1,4 +1,4 @@
-"""Trainings for one process and for several with a share of every weight each; run as a program by torchrun."""
+"""Trainings for one process, and for two with a share of every weight each, which this becomes as a program."""
 
 from __future__ import annotations
 
@@ -305,9 +305,18 @@ def own_hash(module: nn.Module, names: tuple[str, ...]) -> str:
     return state_hash(tensor_digests({name: known[name].detach() for name in names}))
 
 
-if __name__ == "__main__":
+def together(folder: Path, target: Path) -> None:
+    """Run everything in this process, which is one of two."""
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    main(folder, target)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    from ranks import fork, said
+
+    inputs, outputs = Path(sys.argv[1]), Path(sys.argv[2])
+    codes = fork((2,), lambda size, rank: together(inputs, outputs), inputs)
+    if any(codes[2]):
+        sys.exit("\n".join(said(inputs, 2, rank).read_text() for rank in (0, 1)))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,54 +13,37 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import ranks
 from reuselib.errors import TrainingError
 from reuselib.testing.checking import write_rows
 from reuselib.testing.tiny import tiny_bert, tiny_llama
 from reuselib.training.sharding import Sharding, units
 from reuselib.training.shares import cut_like, is_sharded, local, total_norm, whole
 
-HERE = Path(__file__).parent
-LIMIT = 240
-"""Seconds after which a launch is killed."""
 SHARDED = {
-    "ACCELERATE_USE_CPU": "true",
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
     # as `accelerate config` has it: transformers would leave all weights but those of the first process empty
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
-    "GLOO_SOCKET_IFNAME": "lo",
-    "OMP_NUM_THREADS": "1",
 }
 
 
-def launch(program: Path, *arguments: Path, environment: dict[str, str]) -> str:
-    """Run a program in two processes; what they said, once both have ended."""
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(program)]
-    done = subprocess.run(
-        [sys.executable, *command, *map(str, arguments)],
-        env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)])},
-        timeout=LIMIT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders with what one process made, and what two made together."""
-    folder = tmp_path_factory.mktemp("shards")
+    folder = ranks.made_once(tmp_path_factory, "shards", work)
+    return folder / "alone", folder / "together"
+
+
+def work(folder: Path) -> None:
+    """Let one process work, and two."""
     for base in (tiny_bert(folder / "bert", head=True), tiny_llama(folder / "llama")):
         config = json.loads((base / "config.json").read_text())
         calm = {k: 0.0 if "drop" in k and isinstance(v, float) else v for k, v in config.items()}
         (base / "config.json").write_text(json.dumps(calm))
     write_rows(folder / "rows")
-    alone, together = folder / "alone", folder / "together"
-    shards.main(folder, alone)
-    launch(HERE / "shards.py", folder, together, environment=SHARDED)
-    return alone, together
+    shards.main(folder, folder / "alone")
+    ranks.run(Path(shards.__file__), folder, folder / "together", **SHARDED)
 
 
 def read(folder: Path, name: str, rank: int = 0) -> tuple[dict[str, Tensor], dict[str, Any]]:
