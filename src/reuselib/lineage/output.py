@@ -81,7 +81,8 @@ def recover(output: Path) -> None:
     def put_back(folder: Path) -> None:
         if not output.exists() and (folder / OLD / MANIFEST).is_file():
             (folder / OLD).rename(output)
-            sync(output.parent)
+        # Also what the killed process had done, before the old one goes: else neither might be on the disk.
+        sync(output.parent)
 
     sweep(output.parent, _prefix(output), put_back)
 

@@ -212,9 +212,10 @@ def _add(wanted: Mapping[str, Span], tensors: Path, scratch: Path) -> None:
         path = tensor_path(tensors, sha)
         path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(scratch / sha, path)
-    for parent in sorted({tensor_path(tensors, sha).parent for sha in missing}):
+    # Of those that were there too: who put them there may have been killed before that.
+    for parent in sorted({tensor_path(tensors, sha).parent for sha in wanted}):
         sync(parent)
-    if missing:
+    if wanted:
         sync(tensors)
         sync(tensors.parent)
 

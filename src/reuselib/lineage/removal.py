@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reuselib.errors import ReuseError
-from reuselib.lineage.disk import writing
+from reuselib.lineage.disk import sync, writing
 from reuselib.lineage.manifest import read_payload
 from reuselib.lineage.packed import FILES, pack, read_back, unnamed
 from reuselib.lineage.rooms import Room
@@ -58,6 +58,8 @@ class Remover:
                 return why
         except ReuseError as error:
             return f"it cannot be packed: {error.what}"
+        with writing(self.store.path):
+            sync(packed.parent)  # who put it there may have been killed before that
         return self._take(name, plain)
 
     def stray(self) -> None:
@@ -100,9 +102,12 @@ class Remover:
         with writing(self.store.path), scratch(self.store.tmp) as outer, self.store.uses.moving():
             if self._is_used(name):
                 return "it is being used now"
-            for number, place in enumerate(places):
-                if place.exists():
-                    os.rename(place, outer / str(number))
+            taken = [place for place in places if place.exists()]
+            for number, place in enumerate(taken):
+                os.rename(place, outer / str(number))
+            # Before any part of these goes: after a power cut the rest of it would be back.
+            for place in taken:
+                sync(place.parent)
         return ""
 
     def _is_used(self, name: str) -> bool:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from reuselib.lineage.disk import make_folder
+from reuselib.lineage.disk import make_folder, sync
 from reuselib.lineage.locks import same_file, try_lock
 
 
@@ -48,7 +48,8 @@ def sweep(parent: Path, prefix: str = "", rescue: Callable[[Path], None] | None 
     Args:
         parent: where they are.
         prefix: as they were made with.
-        rescue: called with each before it is removed. It stays if that raises an `OSError`.
+        rescue: called with each before it is removed. It stays if that raises an `OSError`. None: what was moved
+            there from the folders beside `parent` is made to be gone from these.
     """
     name = re.compile(rf"({re.escape(prefix)}[0-9a-f]{{32}})(\.lock)?")
     num_removed = 0
@@ -86,8 +87,8 @@ def _sweep_one(folder: Path, rescue: Callable[[Path], None] | None) -> bool:
         if not try_lock(descriptor):
             return False
         existed = folder.exists()
-        if existed and rescue is not None:
-            rescue(folder)
+        if existed:
+            (rescue or _settle)(folder)
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
             return False
@@ -97,6 +98,16 @@ def _sweep_one(folder: Path, rescue: Callable[[Path], None] | None) -> bool:
         os.close(descriptor)
     lock.unlink(missing_ok=True)
     return existed
+
+
+def _settle(folder: Path) -> None:
+    """Make what was moved here be gone from where it was, beside the folder that all of these grow in.
+
+    Who moved it may have been killed before that; after a power cut it might be back there without what goes here.
+    """
+    for place in folder.parent.parent.iterdir():
+        if place.is_dir():
+            sync(place)
 
 
 def _lock_of(folder: Path) -> Path:
