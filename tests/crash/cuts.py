@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from crash.disks import NUM_EXTREMES, VARIANTS, Disk, Tree, part, write_tree
@@ -41,17 +44,25 @@ class Seen:
     corrupt: int = 0
     problems: list[str] = field(default_factory=list)
 
+    def add(self, other: Seen) -> None:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
-def cuts(reference: Reference, num_chosen: int, seed: int) -> tuple[Seen, list[Cut]]:
-    """Look at all; also a choice of them, spread over the run, to run again from."""
+
+def cuts(
+    reference: Reference, num_chosen: int, seed: int, begin: int = 0
+) -> tuple[Seen, list[Cut]]:
+    """Look at all after so many operations; also a choice of them, spread over the run, to run again from."""
     seen, known = Seen(), set[int]()
     final = _final(reference)
-    promised: dict[str, Tree] = {}
+    promised = set(reference.present)
     accepted = _Accepted(final)
     draw = random.Random(seed)
     kept: list[Cut] = []
     for at, disk in _states(reference):
-        promised |= _promised(reference, at, final)
+        promised |= _promised(reference, at)
+        if at <= begin:
+            continue
         for names, data in _variants(draw):
             tree = disk.tree(names, data, seed)
             mark = _mark(tree)
@@ -59,7 +70,7 @@ def cuts(reference: Reference, num_chosen: int, seed: int) -> tuple[Seen, list[C
                 continue
             known.add(mark)
             cut = Cut(at, names, data, tree)
-            wrong = [*_children(tree, final, promised), *_output(tree, reference, final)]
+            wrong = [*_children(tree, final, promised), *_output(tree, final)]
             corrupt = accepted.among(tree)
             seen.lost += sum(each.startswith("child ") for each in wrong)
             seen.corrupt += len(corrupt)
@@ -94,6 +105,7 @@ class _Final:
     """Everything that ever appeared whole, as it must look."""
 
     children: Mapping[str, Tree]
+    packed: Mapping[str, Tree]
     checkpoints: Mapping[str, list[Tree]]
     outputs: tuple[Tree, Tree]
 
@@ -106,36 +118,70 @@ def _final(reference: Reference) -> _Final:
             "store/checkpoints/[^/]+/[^/]+$", operation.other
         ):
             checkpoints.setdefault(operation.other, []).append(part(disk.tree(), operation.other))
-    tree = disk.tree()
-    children = {name: part(tree, f"store/models/{name}") for name in reference.children}
-    return _Final(children, checkpoints, (part(reference.before, "output"), part(tree, "output")))
+    before, after = reference.before, disk.tree()
+    return _Final(
+        _folders(before, "store/models") | _folders(after, "store/models"),
+        _folders(before, "store/packed") | _folders(after, "store/packed"),
+        checkpoints,
+        (part(before, "output"), part(after, "output")),
+    )
 
 
-def _promised(reference: Reference, at: int, final: _Final) -> dict[str, Tree]:
+def _promised(reference: Reference, at: int) -> set[str]:
     """The children that the run went on from: their folder was synced after they had appeared."""
     operation = reference.log[at - 1]
     done = operation.kind == "fsync" and operation.path == "store/models"
     if not done and at < len(reference.log):
-        return {}
-    appeared = {
+        return set()
+    return {
         each.other.rpartition("/")[2]
         for each in reference.log[:at]
-        if each.kind == "rename" and each.other.startswith("store/models/")
+        if each.kind == "rename" and re.match("store/models/[^/]+$", each.other)
     }
-    return {name: final.children[name] for name in appeared}
 
 
-def _children(tree: Tree, final: _Final, promised: Mapping[str, Tree]) -> list[str]:
-    names = {path.split("/")[2] for path in tree if path.startswith("store/models/")}
+def _children(tree: Tree, final: _Final, promised: Collection[str]) -> list[str]:
+    plain, packed = _folders(tree, "store/models"), _folders(tree, "store/packed")
     problems = [
         f"child {name[:12]} is not whole"
-        for name in sorted(names)
-        if part(tree, f"store/models/{name}") != final.children.get(name)
+        for name in sorted(plain)
+        if plain[name] != final.children.get(name)
     ]
-    return problems + [f"child {name[:12]} is gone" for name in sorted(promised.keys() - names)]
+    problems += [
+        f"child {name[:12]} is not whole in its packed form"
+        for name in sorted(packed)
+        if packed[name] != final.packed.get(name) or not _has_tensors(tree, packed[name])
+    ]
+    gone = set(promised) - plain.keys() - packed.keys()
+    return problems + [f"child {name[:12]} is gone" for name in sorted(gone)]
 
 
-def _output(tree: Tree, reference: Reference, final: _Final) -> list[str]:
+def _has_tensors(tree: Tree, packed: Tree) -> bool:
+    """Whether all that a packed child shares is there; a tensor is named by the digest of its bytes."""
+    pieces = json.loads(packed["pieces.json"] or b"")["weights"].values()
+    digests = {digest for each in pieces for _, digest in each if digest}
+    contents = {each: tree.get(f"store/tensors/{each[:2]}/{each}") or b"" for each in digests}
+    return all(_digest(content) == digest for digest, content in contents.items())
+
+
+@cache
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _folders(tree: Tree, room: str) -> dict[str, Tree]:
+    """What lies in each folder of a room of the store."""
+    start, found = f"{room}/", dict[str, Tree]()
+    for path, content in tree.items():
+        if path.startswith(start):
+            name, _, rest = path.removeprefix(start).partition("/")
+            folder = found.setdefault(name, {})
+            if rest:
+                folder[rest] = content
+    return found
+
+
+def _output(tree: Tree, final: _Final) -> list[str]:
     there = part(tree, "output")
     at_end = "output" in tree
     return [] if at_end and there in final.outputs else ["the output is neither old nor new"]

@@ -83,6 +83,8 @@ class _Renaming:
     changes: list[tuple[_Folder, str, _File | _Folder | None]]
     kept: bool = False
     """Its folder was synced afterwards."""
+    gone: bool = False
+    """That where it was taken away was: there it is gone, wherever it may be now."""
 
 
 class Disk:
@@ -111,8 +113,9 @@ class Disk:
         draw = random.Random(f"{seed} {names} {data} {self._count}")
         folders: dict[int, dict[str, _File | _Folder]] = {}
         for each in self._renamings:
-            if each.kept or names == KEPT or (names == "some" and draw.random() < 0.5):
-                for folder, name, node in each.changes:
+            done = each.kept or names == KEPT or (names == "some" and draw.random() < 0.5)
+            for folder, name, node in each.changes:
+                if done or (each.gone and node is None):
                     entries = folders.setdefault(id(folder), {})
                     entries.pop(name, None)
                     if node is not None:
@@ -176,6 +179,7 @@ class Disk:
             # a name is kept where it appears; a rename takes it away elsewhere in the same act
             ends = [folder for folder, _, value in each.changes if value is not None]
             each.kept |= any(folder is node for folder in ends or [each.changes[0][0]])
+            each.gone |= any(folder is node for folder, _, value in each.changes if value is None)
 
     def _mkdir(self, operation: Operation) -> None:
         folder, name = self._place(operation.path)

@@ -53,6 +53,18 @@ def test_rename_of_a_folder_that_was_not_synced_takes_names_without_content_alon
     assert disk.tree(KEPT, LOST) == {"y": None, "y/a": b""}
 
 
+def test_what_was_moved_is_gone_from_a_folder_that_was_synced_and_may_be_nowhere():
+    before = {"x": None, "x/a": b"1", "y": None}
+    disk = played(Operation("rename", "x/a", "y/a"), before=before)
+    assert disk.tree(LOST, KEPT) == before
+
+    disk.play(Operation("fsync", "x"))
+    assert disk.tree(LOST, KEPT) == {"x": None, "y": None}
+
+    disk.play(Operation("fsync", "y"))
+    assert disk.tree(LOST, KEPT) == {"x": None, "y": None, "y/a": b"1"}
+
+
 def test_folders_change_places_both_or_neither():
     before = {"x": None, "x/a": b"1", "y": None, "y/b": b"2"}
     disk = played(Operation("exchange", "x", "y"), before=before)

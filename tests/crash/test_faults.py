@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,11 @@ from reuselib.adapters.sparsify import Sparsify
 from reuselib.derivation.derive import Runtime
 from reuselib.derivation.execution import execute
 from reuselib.derivation.plan import plan
-from reuselib.errors import StoreError
+from reuselib.errors import Interrupted, StoreError
+from reuselib.lineage.collection import collect
+from reuselib.lineage.store import Store
 from reuselib.lineage.verify import verify
+from reuselib.progress import Progress, Report
 from reuselib.tasks.text_classification import TextClassification
 from reuselib.testing.tiny import tiny_bert
 
@@ -29,7 +33,7 @@ def base(tmp_path_factory) -> Path:
     return tiny_bert(tmp_path_factory.mktemp("base") / "base", head=True)
 
 
-def make(base: Path, store: Path, *steps, output: Path | None = None):
+def make(base: Path, store: Path, *steps, output: Path | None = None, report: Report | None = None):
     settled = plan(
         base,
         steps or (Sparsify(sparsity=0.5),),
@@ -37,7 +41,7 @@ def make(base: Path, store: Path, *steps, output: Path | None = None):
         data=text_rows(),
         store=store,
     )
-    return execute(settled, Runtime(output=output, overwrite=True))
+    return execute(settled, Runtime(output=output, overwrite=True, report=report))
 
 
 @contextmanager
@@ -130,6 +134,44 @@ def test_store_and_output_may_lie_on_different_disks(base, tmp_path):
             ).read_bytes()
 
 
+def test_packed_child_needs_room_and_stays_whole_without(base, tmp_path):
+    with small_disk(tmp_path / "disk", "size=4m") as disk:
+        names = packed_pair(base, disk / "store")
+        store = Store.default(disk / "store")
+        with (disk / "ballast").open("wb") as ballast, suppress(OSError):
+            while ballast.write(bytes(2**16)):
+                ballast.flush()
+
+        with pytest.raises(StoreError, match="bytes free") as caught:
+            store.find(names[0])
+        assert "free some space" in caught.value.fix
+        assert children(store.path) == []
+
+        (disk / "ballast").unlink()
+        assert all(verify(store.find(name)).ok for name in names)
+
+
+def test_packed_child_in_a_store_that_may_only_be_read_is_told(base, tmp_path):
+    with small_disk(tmp_path / "disk", "size=4m") as disk:
+        names = packed_pair(base, disk / "store")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+        with pytest.raises(StoreError, match="Read-only") as caught:
+            Store.default(disk / "store").find(names[0])
+        with pytest.raises(StoreError, match="Read-only"):
+            collect(Store.default(disk / "store"), idle_seconds=0)
+
+    assert "make it writable" in caught.value.fix
+
+
+def packed_pair(base: Path, store: Path) -> list[str]:
+    """Ids of two children that share tensors; packed."""
+    made = [make(base, store, Sparsify(sparsity=each)) for each in (0.25, 0.5)]
+    collect(Store.default(store), idle_seconds=0)
+    assert children(store) == []
+    return [each.children[0].manifest.derivation_id for each in made]
+
+
 def test_clock_that_goes_backwards_changes_nothing(base, tmp_path, monkeypatch):
     expected = make(base, tmp_path / "store", LoRA(r=2, fit=SHORT))
     now = time.time()
@@ -142,3 +184,34 @@ def test_clock_that_goes_backwards_changes_nothing(base, tmp_path, monkeypatch):
 
     assert [each.reused for each in again.children] == [True, False]
     assert apart.children[0].manifest.digests == expected.children[0].manifest.digests
+
+
+def test_training_goes_on_under_a_clock_that_went_backwards(base, tmp_path, monkeypatch):
+    def stop(progress: Progress) -> None:
+        if progress.done == 1 and progress.phase.endswith("training"):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        make(base, tmp_path / "store", LoRA(r=2, fit=SHORT), report=stop)
+    now, remarks = time.time(), list[str]()
+    monkeypatch.setattr(time, "time", lambda: now - 10**7)
+
+    def hear(progress: Progress) -> None:
+        remarks.append(progress.remark)
+
+    again = make(base, tmp_path / "store", LoRA(r=2, fit=SHORT), report=hear)
+    apart = make(base, tmp_path / "apart", LoRA(r=2, fit=SHORT))
+
+    assert any("resumed after step 1" in each for each in remarks)
+    assert again.children[0].manifest.digests == apart.children[0].manifest.digests
+
+
+def test_what_was_used_by_a_clock_that_is_ahead_is_not_collected(base, tmp_path):
+    made = make(base, tmp_path / "store", Sparsify(sparsity=0.25))
+    note = tmp_path / "store/uses" / made.children[0].manifest.derivation_id
+    os.utime(note, (time.time() + 10**6,) * 2)
+
+    done = collect(Store.default(tmp_path / "store"), limit_bytes=0)
+
+    assert not done.fits
+    assert children(tmp_path / "store") == [made.children[0].folder]

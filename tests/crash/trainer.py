@@ -24,7 +24,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
 
-from crash.server import Ended, Server
+from crash.server import Ended, Job, Server
 
 DIGEST = "weights.sha256"
 """What a training that ended has."""
@@ -104,7 +104,7 @@ def compare(num_kills: int, seed: int) -> dict[str, Any]:
         Server(Path(name) / "server") as server,
     ):
         root = Path(name)
-        _must(server.run([str(root)], root / "nothing", work="build"))
+        _must(server.run(Job(arguments=[str(root)], watched=root / "nothing", work="build")))
         _must(_train(server, root / "first"))
         server.restart()
         ended = _must(_train(server, root / "undisturbed"))
@@ -163,9 +163,14 @@ def _train(
     kill_after: float | None = None,
 ) -> Ended:
     (place / "disk").mkdir(parents=True, exist_ok=True)
-    return server.run(
-        [str(place)], place / "disk", work="trainer", mishap=mishap, kill_after=kill_after
+    job = Job(
+        arguments=[str(place)],
+        watched=place / "disk",
+        work="trainer",
+        mishap=mishap,
+        kill_after=kill_after,
     )
+    return server.run(job)
 
 
 def _reason(ended: Ended, place: Path) -> str:

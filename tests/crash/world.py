@@ -1,4 +1,4 @@
-"""A tiny recipe of four steps, what it makes when nobody disturbs it, and whether a store is as it must be."""
+"""A tiny recipe of four steps, another that shares two of them, and what a command makes of a disk undisturbed."""
 
 from __future__ import annotations
 
@@ -6,34 +6,41 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from crash.disks import Disk, Tree, part, read_tree
 from crash.writes import Operation
-from reuselib.errors import ReuseError
-from reuselib.lineage.checkpoints import read
-from reuselib.lineage.manifest import MANIFEST, Manifest
-from reuselib.lineage.verify import verify
+from reuselib.lineage.manifest import Manifest
 
-RECIPE = """\
+_TOP = """\
 base: {source: ../base}
 task: text_classification
 data: {source: ../train.jsonl, test: ../test.jsonl}
 steps:
+"""
+_SHARED = """\
   - lora: {r: 2, fit: {epochs: 3, batch_size: 16, learning_rate: 1.0e-2}}
   - merge
-  - prune: {ffn: 0.5}
-  - distill: {losses: {task: 0.5, logits: 0.5}, fit: {epochs: 2, batch_size: 16, learning_rate: 1.0e-3}}
 """
-OLD = """\
-base: {source: ../base}
-task: text_classification
-data: {source: ../train.jsonl, test: ../test.jsonl}
-steps:
-  - sparsify: {sparsity: 0.25}
+RECIPE = f"""\
+{_TOP}{_SHARED}\
+  - prune: {{ffn: 0.5}}
+  - distill: {{losses: {{task: 0.5, logits: 0.5}}, fit: {{epochs: 2, batch_size: 16, learning_rate: 1.0e-3}}}}
+"""
+OTHER = f"""\
+{_TOP}{_SHARED}\
+  - sparsify: {{sparsity: 0.5}}
+"""
+"""Its first two children are those of `RECIPE`; `gc` packs them with the third one."""
+OLD = f"""\
+{_TOP}\
+  - sparsify: {{sparsity: 0.25}}
 """
 """Makes the model that lies where the output goes."""
+LIMIT = "200kB"
+"""Of the store: some of five children go."""
 
 
 def build(folder: Path) -> None:
@@ -52,17 +59,15 @@ class Place:
 
     folder: Path
 
-    def prepare(self, old: Path | None = None, recipe: str = RECIPE) -> None:
-        """Put the recipe there, and an older model where the output goes."""
+    def prepare(self, start: Path | None = None) -> None:
+        """Put the recipes there, and what the disk holds at the start."""
         self.folder.mkdir(parents=True)
-        self.recipe.write_text(recipe, encoding="utf-8")
-        self.disk.mkdir()
-        if old is not None:
-            shutil.copytree(old, self.output)
-
-    @property
-    def recipe(self) -> Path:
-        return self.folder / "recipe.yaml"
+        for name, recipe in (("recipe", RECIPE), ("other", OTHER), ("old", OLD)):
+            (self.folder / f"{name}.yaml").write_text(recipe, encoding="utf-8")
+        if start is None:
+            self.disk.mkdir()
+        else:
+            shutil.copytree(start, self.disk)
 
     @property
     def disk(self) -> Path:
@@ -78,125 +83,83 @@ class Place:
         return self.disk / "output"
 
     @property
-    def command(self) -> list[str]:
-        """What makes the model, for `reuselib`."""
-        where = ["--store", str(self.store), "--output", str(self.output), "--overwrite"]
-        return ["run", str(self.recipe), *where]
+    def other_output(self) -> Path:
+        return self.disk / "other"
+
+    def command(self, name: str) -> list[str]:
+        """For `reuselib`: `gc`, `limit` (which removes what may go), or `run` for `RECIPE`, `other` or `old`."""
+        store = ["--store", str(self.store)]
+        if name in ("gc", "limit"):
+            limit = ["--limit", LIMIT] if name == "limit" else []
+            return ["gc", "--idle", "0", *limit, *store]
+        recipe = self.folder / ("recipe.yaml" if name == "run" else f"{name}.yaml")
+        output = self.other_output if name == "other" else self.output
+        return ["run", str(recipe), *store, "--output", str(output), "--overwrite"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reference:
-    """What an undisturbed run makes."""
+    """What an undisturbed command makes of a disk."""
 
     children: dict[str, str]
-    """`dirHash` by derivation id."""
+    """`dirHash` by derivation id: of all that are there in the end."""
+    present: frozenset[str]
+    """The children that are there when it begins, and at every moment from then on."""
     last: str
-    """`dirHash` of what goes to the output."""
+    """`dirHash` of what goes to the output of `RECIPE`."""
     old: str
     """That of the model that was there before."""
     seconds: float
     before: Tree
     """What was on the disk when it began."""
-    log: list[Operation]
+    log: Sequence[Operation]
     checkpoints: dict[str, set[str]]
     """Digests of the tensors of every checkpoint that it wrote, by `<derivation id>/<name>`."""
+    other: str = ""
+    """`dirHash` of what goes to the output of `OTHER`."""
 
     @classmethod
-    def of(cls, place: Place, old: Path, seconds: float, log: list[Operation]) -> Reference:
-        """Of a run that is done and was recorded; `old` lay where its output went.
+    def of(
+        cls, disk: Path, start: Path, hashes: tuple[str, str], seconds: float, log: list[Operation]
+    ) -> Reference:
+        """Of a command that is done and was recorded, on a disk that was a copy of `start`; `hashes`: `last` and `old`.
 
         Raises:
             AssertionError: the recording is not what happened: something wrote unseen.
         """
-        before = {"output": None} | {
-            f"output/{path}": data for path, data in read_tree(old).items()
-        }
+        before = read_tree(start)
         checkpoints: dict[str, set[str]] = {}
-        disk = Disk(before)
+        played = Disk(before)
         for each in log:
-            disk.play(each)
+            played.play(each)
             if each.kind == "rename" and re.match("store/checkpoints/[^/]+/[^/]+$", each.other):
-                digest = _tensors(part(disk.tree(), each.other))
+                digest = tensors_digest(part(played.tree(), each.other))
                 checkpoints.setdefault(each.other.removeprefix("store/checkpoints/"), set()).add(
                     digest
                 )
-        played, real = disk.tree(), read_tree(place.disk)
+        expected, real = played.tree(), read_tree(disk)
         odd = [
             path
-            for path in played.keys() | real.keys()
-            if played.get(path, "") != real.get(path, "")
+            for path in expected.keys() | real.keys()
+            if expected.get(path, "") != real.get(path, "")
         ]
         assert not odd, f"written unseen: {odd}"
-        found = {
-            folder.name: Manifest.read(folder).digests.dir_hash
-            for folder in (place.store / "models").iterdir()
-        }
-        last = Manifest.read(place.output).digests.dir_hash
-        former = Manifest.read(old).digests.dir_hash
-        return cls(found, last, former, seconds, before, log, checkpoints)
+        found = children_in(disk / "store")
+        present = frozenset(children_in(start / "store"))
+        return cls(found, present, *hashes, seconds, before, log, checkpoints)
 
 
-def faults(place: Place, reference: Reference, *, finished: bool = False) -> list[str]:
-    """What is wrong with store and output at any moment; with `finished` also what a run must leave."""
-    problems = [*_children(place, reference), *_output(place, reference, finished=finished)]
-    if finished:
-        there = {path.name for path in (place.store / "models").iterdir()}
-        problems += [f"child {name[:12]} is missing" for name in reference.children.keys() - there]
-        rests = [*(place.store / "tmp").iterdir(), *(place.store / "checkpoints").glob("*/*")]
-        rests += [path for path in place.disk.iterdir() if path.name.startswith(".")]
-        problems += [f"{path.relative_to(place.disk)} was left behind" for path in rests]
-    return problems
+def children_in(store: Path) -> dict[str, str]:
+    """`dirHash` by derivation id, of plain children and packed ones, by what they say of themselves."""
+    records = [*store.glob("packed/*/files"), *store.glob("models/*")]
+    return {
+        (each.parent if each.name == "files" else each).name: Manifest.read(each).digests.dir_hash
+        for each in records
+    }
 
 
-def _children(place: Place, reference: Reference) -> list[str]:
-    problems: list[str] = []
-    for folder in sorted((place.store / "models").glob("*")):
-        if not (folder / MANIFEST).is_file():
-            problems.append(f"child {folder.name[:12]} has no manifest")
-        elif (made := _whole(folder)) is None:
-            problems.append(f"child {folder.name[:12]} is damaged")
-        elif made != reference.children.get(folder.name):
-            problems.append(f"child {folder.name[:12]} is another one")
-    return problems
-
-
-def _output(place: Place, reference: Reference, *, finished: bool) -> list[str]:
-    if not place.output.exists():
-        if finished:
-            return ["the output is missing"]
-        moved = any(_whole(path) == reference.old for path in place.disk.glob(".output.*/old"))
-        return [] if moved else ["the old output is lost"]
-    made = _whole(place.output)
-    if finished:
-        return [] if made == reference.last else ["the output is not the child"]
-    return [] if made in (reference.last, reference.old) else ["the output is neither old nor new"]
-
-
-def _whole(folder: Path) -> str | None:
-    """The `dirHash` of a model that is there to its last byte."""
-    try:
-        return Manifest.read(folder).digests.dir_hash if verify(folder).ok else None
-    except (ReuseError, OSError):
-        return None
-
-
-def corrupt_checkpoints(place: Place, reference: Reference) -> list[str]:
-    """Those that count as valid, but do not hold what an undisturbed training had at that step."""
-    found: list[str] = []
-    for folder in sorted((place.store / "checkpoints").glob("*/*")):
-        name = f"{folder.parent.name}/{folder.name}"
-        try:
-            read(folder)
-        except (ReuseError, OSError):
-            continue
-        if _tensors(read_tree(folder)) not in reference.checkpoints.get(name, ()):
-            found.append(
-                f"checkpoint {folder.name} of {folder.parent.name[:12]} is corrupt, but accepted"
-            )
-    return found
-
-
-def _tensors(tree: Tree) -> str:
+def tensors_digest(tree: Tree) -> str:
+    """Of a checkpoint."""
     digest = hashlib.sha256()
     for path, content in sorted(tree.items()):
         if path.endswith(".safetensors") and content is not None:

@@ -63,8 +63,10 @@ class Mishap:
     """`kill` before it is done, `kill-after`, or the name of an error such as `ENOSPC`. Of a write, half is done first.
     `short` writes half and says so, as the system may at any time."""
 
-    def meet(self, do: Callable[[], Any], half: Callable[[], int] | None) -> Any:
-        """In place of the operation."""
+    def meet(
+        self, do: Callable[[], Any], half: Callable[[], int] | None, at_end: Callable[[], None]
+    ) -> Any:
+        """In place of the operation; `at_end` is done before the process is killed."""
         if self.how == "kill-after":
             do()
         elif half is not None:
@@ -72,6 +74,7 @@ class Mishap:
             if self.how == "short":
                 return written
         if self.how.startswith("kill"):
+            at_end()
             os.kill(os.getpid(), signal.SIGKILL)
         number = getattr(errno, self.how)
         raise OSError(number, os.strerror(number))
@@ -86,6 +89,8 @@ class Watch:
     log: list[Operation] = field(default_factory=list)
     keep: bool = True
     """Keep what is written too, and by which line."""
+    at_end: Callable[[], None] = lambda: None
+    """Done before a mishap kills this process."""
 
     def install(self) -> None:
         """From now on until this process ends."""
@@ -116,7 +121,7 @@ class Watch:
         number = len(self.log)
         self.log.append(replace(operation, site=_site()) if self.keep else operation)
         if self.mishap is not None and self.mishap.at == number:
-            return self.mishap.meet(do, half)
+            return self.mishap.meet(do, half, self.at_end)
         return do()
 
     def _os_open(
