@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,23 @@ def test_shares_and_whole_copies_do_not_go_on_from_one_another(
 
     with pytest.raises(TrainingError, match="num_processes: 2 there, 1 here"):
         shards.train(shards.PATIENT, saver=saver)
+
+
+def test_a_training_begins_anew_where_the_number_of_processes_is_another(
+    results: tuple[Path, Path], tmp_path: Path
+) -> None:
+    made = next(path.parent for path in (results[1] / "store").rglob("0-*/state.json"))
+    place = shards.Checkpoints(tmp_path, "ab" * 32)
+    shutil.copytree(made, place.folder / made.name)
+    told: list[str] = []
+    saver = shards.Saver(place=place, training=0, inputs={"seed": 0}, tell=told.append)
+
+    anew, _ = shards.train(shards.PATIENT, saver=saver)
+
+    assert "begins anew" in told[0]
+    assert "num_processes: 2 there, 1 here" in told[0]
+    for name, value in read(results[0], "whole")[0].items():
+        assert torch.equal(anew.state_dict()[name], value), name
 
 
 def test_bf16_is_that_of_a_whole_copy_but_for_rounding(results: tuple[Path, Path]) -> None:
