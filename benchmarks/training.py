@@ -338,9 +338,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.smoke
             else real_setting(Path(folder), options.rows)
         )
-        peaks = {"fp32": matrix_peak(torch.float32)}
+        peaks = {"fp32": matrix_peak(torch.float32, smoke=options.smoke)}
         if native:
-            peaks["bf16"] = matrix_peak(torch.bfloat16)
+            peaks["bf16"] = matrix_peak(torch.bfloat16, smoke=options.smoke)
         runs = compare(setting, range(1 if options.smoke else options.seeds))
         summary = summarise(runs)
         used = "bf16" if native else "fp32"
