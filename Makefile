@@ -24,7 +24,7 @@ check: .venv/.with-samples,trackers,sign,bom,scan,dev,lint  ## look at the code 
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-crash: .venv/.with-samples,trackers,sign,bom,scan,dev  ## kill runs, break their writes and cut their power; about 8 minutes
+crash: .venv/.with-samples,trackers,sign,bom,scan,dev  ## kill runs, break their writes and cut their power; about 10 minutes
 	$(BIN)/python tests/crash/run.py --kills 200 --seed 0
 
 schema: .venv/.with-samples  ## write the JSON schema of recipes anew
