@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import LawBroken, StoreError
+from reuselib.training.plan import FitPlan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,9 +32,10 @@ SECONDS = 300
 def check_world_size(bench: Bench, num_processes: int = NUM_PROCESSES) -> None:
     """One process and several, same global batch: weights equal within 1e-6.
 
-    Dropout is set to 0 for this: each process draws its own masks, as each row should have its own.
+    Dropout is set to 0 for this: each process draws its own masks, as each row should have its own. Training is in
+    fp32: a sum that bf16 rounds may fall to its other neighbour, which is far more than 1e-6.
     """
-    bench = _without_dropout(bench)
+    bench = _in_fp32(_without_dropout(bench))
     child = bench.execute(store="alone").children[-1]
     internal = child.manifest.definition.internal
     if internal is None or not internal.facts:
@@ -75,6 +77,20 @@ def _without_dropout(bench: Bench) -> Bench:
         calm = {k: 0.0 if "drop" in k and isinstance(v, float) else v for k, v in config.items()}
         (base / "config.json").write_text(json.dumps(calm))
     return replace(bench, base=base, folder=folder)
+
+
+def _in_fp32(bench: Bench) -> Bench:
+    """`precision: auto` may be bf16 on this machine, so every plan of a training names fp32."""
+    before, adapter = tuple(_named(each) for each in bench.before), _named(bench.adapter)
+    return replace(bench, before=before, adapter=adapter)
+
+
+def _named(adapter: Any) -> Any:
+    values = {each.name: getattr(adapter, each.name) for each in fields(adapter)}
+    plans = {name: value for name, value in values.items() if isinstance(value, FitPlan)}
+    return replace(
+        adapter, **{name: replace(plan, precision="fp32") for name, plan in plans.items()}
+    )
 
 
 def derive_together(bench: Bench, num_processes: int) -> Path:
