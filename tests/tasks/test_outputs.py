@@ -31,6 +31,7 @@ def test_labels_that_are_ours_unnamed_or_of_another_number_keep_the_head(theirs)
 
 def test_other_labels_are_others():
     assert outputs.describes_others(config("cat", "dog"), ("a", "b"))
+    assert not outputs.describes_others(config("cat", "dog"), None)
 
 
 def test_another_order_is_an_error():

@@ -56,7 +56,7 @@ class ImageClassification(Task):
         from transformers import AutoModelForImageClassification
 
         config = pretrained.read_config(folder, trust_remote_code=trust_remote_code)
-        new_head = self.labels is not None and outputs.describes_others(config, self.labels)
+        new_head = outputs.describes_others(config, self.labels)
         self._describe(config)
         processor = images.read_processor(
             folder, config, size=self.size, trust_remote_code=trust_remote_code
@@ -98,10 +98,8 @@ class ImageClassification(Task):
 
     def place(self, sketch: Loaded, folder: Path) -> Loaded | None:
         """See `Task.place`; a head for other labels is not taken over."""
-        config = pretrained.read_config(folder)
-        new_head = self.labels is not None and outputs.describes_others(config, self.labels)
-        heads = self.head(sketch.module)
-        return placing.place(sketch, folder, heads=heads, new_head=new_head)
+        new_head = outputs.describes_others(pretrained.read_config(folder), self.labels)
+        return placing.place(sketch, folder, heads=self.head(sketch.module), new_head=new_head)
 
     def head(self, module: nn.Module) -> tuple[str, ...]:
         """What lies outside the base model, such as `classifier`."""

@@ -19,14 +19,17 @@ def describe(config: Any, labels: Sequence[str], problem_type: str | None = None
     config.problem_type = problem_type
 
 
-def describes_others(config: Any, labels: Sequence[str]) -> bool:
+def describes_others(config: Any, labels: Sequence[str] | None) -> bool:
     """Whether a configuration is that of a head for other labels, so that its weights mean nothing here.
 
-    Labels that were never named (`LABEL_0`) are taken to be ours, and case does not count.
+    Labels that were never named (`LABEL_0`) are taken to be ours, and so are all while ours are not known (None). Case
+    does not count.
 
     Raises:
         SourceError: the same labels in another order, which would turn right answers into wrong ones.
     """
+    if labels is None:
+        return False
     theirs = [str(config.id2label[index]) for index in sorted(config.id2label)]
     if len(theirs) != len(labels) or theirs == [f"LABEL_{index}" for index in range(len(labels))]:
         return False

@@ -105,7 +105,7 @@ class TextClassification(Task):
         from transformers import AutoModelForSequenceClassification
 
         config = pretrained.read_config(folder, trust_remote_code=trust_remote_code)
-        new_head = self.labels is not None and outputs.describes_others(config, self.labels)
+        new_head = outputs.describes_others(config, self.labels)
         self._describe(config)
         tokenizer = tokens.read_tokenizer(
             folder, config, max_length=self.max_length, trust_remote_code=trust_remote_code
@@ -157,10 +157,8 @@ class TextClassification(Task):
 
     def place(self, sketch: Loaded, folder: Path) -> Loaded | None:
         """See `Task.place`; a head for other labels is not taken over."""
-        config = pretrained.read_config(folder)
-        new_head = self.labels is not None and outputs.describes_others(config, self.labels)
-        heads = self.head(sketch.module)
-        return placing.place(sketch, folder, heads=heads, new_head=new_head)
+        new_head = outputs.describes_others(pretrained.read_config(folder), self.labels)
+        return placing.place(sketch, folder, heads=self.head(sketch.module), new_head=new_head)
 
     def head(self, module: nn.Module) -> tuple[str, ...]:
         """What lies outside the base model, such as `classifier`."""
