@@ -25,16 +25,11 @@ from reuselib.testing.forgers import (
     base_tensor,
     both,
     edit,
-    emptied,
-    filled,
     fold,
     head_said_to_be_new,
-    nudged,
-    one_more_rank,
     other_block,
     other_indices,
     other_inputs,
-    other_mask,
     other_share,
     put,
     reparent,
@@ -43,9 +38,9 @@ from reuselib.testing.forgers import (
     swap,
     teacher_replaced,
     weights_of_twin,
-    wider,
 )
 from reuselib.testing.honest import CHAINS, Honest
+from reuselib.testing.touches import emptied, filled, nudged, one_more_rank, other_mask, wider
 
 if TYPE_CHECKING:
     from reuselib.evidence.proof import ProvenStep
