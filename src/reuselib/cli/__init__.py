@@ -13,6 +13,8 @@ from reuselib.errors import Interrupted, ReuseError
 from reuselib.values.visible import visible_lines
 
 if TYPE_CHECKING:
+    from typer import Typer
+
     from reuselib.cli.processes import Call
 
 INTERRUPTED = 130
@@ -78,14 +80,20 @@ def _ended(given: list[str], call: Call, *, debug: bool) -> int:
     return code
 
 
-def _invoke(arguments: Sequence[str], call: Call) -> int:
-    # each adds its verbs; help lists them in this order
+def whole() -> Typer:
+    """The command line with all its verbs."""
+    # each adds its own; help lists them in this order
     from reuselib.cli import run, verbs, evidence, publication, store  # noqa: F401, I001
     from reuselib.cli.application import app
+
+    return app
+
+
+def _invoke(arguments: Sequence[str], call: Call) -> int:
     from reuselib.cli.interruption import of
 
     try:
-        app(args=list(arguments), prog_name="reuselib", obj=call)
+        whole()(args=list(arguments), prog_name="reuselib", obj=call)
     except SystemExit as end:  # typer's way to return
         if (interrupted := of(end)) is not None:
             raise interrupted from None
