@@ -63,7 +63,7 @@ def environment() -> dict[str, Json]:
         "system": platform.system(),
         "machine": platform.machine(),
         "cores": num_cores(),
-        "cpu": _cpu(),
+        "cpu": processor(),
     }
     # Never loaded for this: a repeated run must stay a matter of a moment.
     if "torch" in sys.modules:
@@ -71,7 +71,8 @@ def environment() -> dict[str, Json]:
     return facts
 
 
-def _cpu() -> dict[str, Json]:
+def processor() -> dict[str, Json]:
+    """What computes, and with which instructions."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

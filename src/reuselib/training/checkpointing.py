@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from reuselib.errors import IntegrityError, Interrupted, SourceError, StoreError, TrainingError
 from reuselib.lineage.checkpoints import TITLE, Checkpoints, Title, differences, read
-from reuselib.lineage.environment import environment, versions
+from reuselib.lineage.environment import processor, versions
 from reuselib.training.checks import num_steps
 from reuselib.training.interruption import Interruption
 from reuselib.training.resuming import capture, resume
@@ -256,8 +256,8 @@ def surroundings(loop: Loop) -> dict[str, Json]:
         found["prefix_cache"] = loop.prefix.facts["prefix_cache"]
     if accelerator.device.type == "cpu":
         found["num_threads"] = torch.get_num_threads()
-        machine = environment()
-        found |= {"cpu": machine["cpu"], "capability": torch.backends.cpu.get_cpu_capability()}
+        capability = torch.backends.cpu.get_cpu_capability()
+        found |= {"cpu": processor(), "capability": capability}
     return found
 
 
