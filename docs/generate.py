@@ -138,9 +138,9 @@ def verbs(page: Path) -> Iterator[str]:
     """Each verb of the command line with its arguments and options."""
     import typer
 
-    from reuselib.cli import whole
+    from reuselib.cli import all_verbs
 
-    commands: dict[str, Any] = typer.main.get_command(whole()).commands  # type: ignore[attr-defined]
+    commands: dict[str, Any] = typer.main.get_command(all_verbs()).commands  # type: ignore[attr-defined]
     for index, (name, command) in enumerate(commands.items()):
         given = " ".join(
             each.metavar for each in command.params if each.param_type_name == "argument"

@@ -357,9 +357,9 @@ def test_every_make_target_on_a_page_exists():
 def test_every_verb_and_option_on_a_page_exists():
     import typer
 
-    from reuselib.cli import whole
+    from reuselib.cli import all_verbs
 
-    verbs = typer.main.get_command(whole()).commands  # type: ignore[attr-defined]
+    verbs = typer.main.get_command(all_verbs()).commands  # type: ignore[attr-defined]
     written = [words[1:] for _, words in commands() if words[:1] == ["reuselib"]]
     for page in PAGES:
         spans = re.findall(r"`reuselib ([^`]+)`", page.read_text(encoding="utf-8"))

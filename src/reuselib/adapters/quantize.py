@@ -126,8 +126,9 @@ class Quantize(Adapter):
 
     def _planned(self, module: nn.Module, run: Run) -> tuple[dict[str, Any], dict[str, Scheme]]:
         """What is recorded of the layers to round, and how each is; looks at no weights."""
+        from reuselib.network.layers import is_transposed
         from reuselib.quantization.choosing import refuse_new
-        from reuselib.quantization.replacing import is_transposed, token_tables
+        from reuselib.quantization.replacing import token_tables
 
         named = self._chosen(module, run.task.head(module))
         refuse_new(named, run.fresh)

@@ -80,7 +80,7 @@ def _ended(given: list[str], call: Call, *, debug: bool) -> int:
     return code
 
 
-def whole() -> Typer:
+def all_verbs() -> Typer:
     """The command line with all its verbs."""
     # each adds its own; help lists them in this order
     from reuselib.cli import run, verbs, evidence, publication, store  # noqa: F401, I001
@@ -93,7 +93,7 @@ def _invoke(arguments: Sequence[str], call: Call) -> int:
     from reuselib.cli.interruption import of
 
     try:
-        whole()(args=list(arguments), prog_name="reuselib", obj=call)
+        all_verbs()(args=list(arguments), prog_name="reuselib", obj=call)
     except SystemExit as end:  # typer's way to return
         if (interrupted := of(end)) is not None:
             raise interrupted from None

@@ -57,7 +57,7 @@ class Room:
             StoreError: that is no digest, the store cannot be written, or the disk is full.
         """
         target = self.place(digest, *parts)
-        whole = is_whole or (lambda _: False)
+        whole = is_whole or _never
         tmp = self.store / TMP
         with ExitStack() as stack:
             with writing(self.store):
@@ -86,6 +86,10 @@ def require_digest(digest: str) -> None:
     """Refuse what is no digest: it becomes a file name, so it must not be able to leave the store."""
     if not re.fullmatch(DIGEST, digest):
         raise StoreError(f"{digest!r} is not a digest", expected="64 lower-case hex digits")
+
+
+def _never(_: Path) -> bool:
+    return False
 
 
 @contextmanager

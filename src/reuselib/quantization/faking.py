@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from reuselib.network.layers import is_transposed
 from reuselib.quantization.kernels import rounded_inputs
-from reuselib.quantization.replacing import is_transposed
 from reuselib.quantization.rounding import nearest
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reuselib.errors import IncompatibleStep
+from reuselib.network.layers import matrix as whole_matrix
 from reuselib.quantization.rounding import nearest
 from reuselib.quantization.schemes import ROWS, Scheme
 
@@ -30,15 +31,9 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
     return {name: layer for name, layer in layers.items() if shared[id(layer.weight)] == 1}
 
 
-def is_transposed(layer: nn.Module) -> bool:
-    """Whether a layer keeps its weight as [in, out], as those of GPT-2 do."""
-    return type(layer).__name__ == "Conv1D"
-
-
 def matrix(layer: Any) -> Tensor:
-    """The weight of a linear layer as [out, in]."""
-    weight: Tensor = layer.weight.detach()
-    return weight.T if is_transposed(layer) else weight
+    """The weight of a linear layer as [out, in], without its gradient."""
+    return whole_matrix(layer).detach()
 
 
 def replace_linear(module: nn.Module, name: str, scheme: Scheme) -> IntegerLinear:
