@@ -2,7 +2,8 @@
 
 A Llama-like network of random weights, fp32, AdamW, on the CPU. Each figure is the most that a process held beyond what
 it held with everything imported, in units of the network's own size: 1 for weights, 1 for gradients, 2 for moments, and
-what an exchange of gradients or of weights takes. Losses must be the same, since all do the same steps.
+what an exchange of gradients or of weights takes. Losses must be the same, since all do the same steps. Beside each
+stands what `reuselib check` would say.
 
 The C library keeps memory that was freed in pieces below 32 MB, however little of it is still in use, and that hides
 what shares save: their pieces are smaller. So it is told to give back whatever is larger than 128 KB, for all alike.
@@ -25,6 +26,10 @@ import torch
 from rig import keep, machine
 from torch import nn
 
+from reuselib.data import Splits
+from reuselib.derivation.sketch import Sketch
+from reuselib.derivation.trainings import of_fit
+from reuselib.measure.heap import of_module
 from reuselib.measure.memory import peak_memory
 from reuselib.task import Batch
 from reuselib.tasks.causal_lm import CausalLM
@@ -72,14 +77,44 @@ def network(num_layers: int) -> nn.Module:
     )
 
 
-def measure(num_layers: int, num_steps: int) -> dict[str, Any]:
+def estimated(num_layers: int, precision: str, name: str) -> float:
+    """What `reuselib check` says of a setting, in copies of the weights: without what the process takes anyway."""
+    with torch.device("meta"):
+        module = network(num_layers)
+    rows = job().train
+    run = Sketch(
+        task=Rows(),
+        rows=Splits.of([{"ids": each} for each in rows], [{"ids": rows[0]}]),
+        processor=None,
+        seed=0,
+        device=torch.device("cpu"),
+        open=lambda _: module,
+        num_processes=SETTINGS[name][0],
+        encoded={"train": rows},
+    )
+    training = of_fit(run, module, plan(3, precision), None, None)
+    taken = training.weights + training.kept + training.step.peak
+    if SETTINGS[name][0] == 1:
+        taken = taken + training.learned  # started by torchrun, it exchanges gradients with itself
+    if SETTINGS[name][1] is SHARES:
+        assert training.sharded is not None
+        taken = training.sharded
+    return taken.total / of_module(module).total
+
+
+def plan(num_steps: int, precision: str) -> FitPlan:
+    """Two rows in each step, over all processes."""
+    return FitPlan(max_steps=num_steps, batch_size=2, learning_rate=1e-4, precision=precision)
+
+
+def measure(num_layers: int, num_steps: int, precision: str) -> dict[str, Any]:
     """In this process: the network's size, what it took to make and train it, and how it went."""
-    fit(network(1), FitPlan(max_steps=1, batch_size=2), job())  # imports everything
+    fit(network(1), plan(1, precision), job())  # imports everything
     before = resident()
     module = network(num_layers)
     num_bytes = sum(part.numel() * part.element_size() for part in module.parameters())
     with peak_memory() as peak:
-        result = fit(module, FitPlan(max_steps=num_steps, batch_size=2, learning_rate=1e-4), job())
+        result = fit(module, plan(num_steps, precision), job())
     assert peak.num_bytes is not None
     return {
         "bytes": num_bytes,
@@ -102,7 +137,7 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def run(name: str, num_layers: int, num_steps: int) -> list[dict[str, Any]]:
+def run(name: str, num_layers: int, num_steps: int, precision: str) -> list[dict[str, Any]]:
     """What each process of a setting measured, in order of rank."""
     num_processes, variables = SETTINGS[name]
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +147,8 @@ def run(name: str, num_layers: int, num_steps: int) -> list[dict[str, Any]]:
             "--standalone",
             f"--nproc_per_node={num_processes}",
         ]
-        own = [__file__, "--layers", str(num_layers), "--steps", str(num_steps), "--into", folder]
+        own = [__file__, "--layers", str(num_layers), "--steps", str(num_steps)]
+        own += ["--precision", precision, "--into", folder]
         subprocess.run(
             [sys.executable, *launcher, *own],
             env={
@@ -134,22 +170,24 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=14)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.into is not None:
-        found = measure(options.layers, options.steps)
+        found = measure(options.layers, options.steps, options.precision)
         (options.into / f"{int(os.environ['RANK']):03d}.json").write_text(json.dumps(found))
         return
     rounds: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in SETTINGS}
     for _ in range(options.rounds):
         for name in SETTINGS:
-            rounds[name].append(run(name, options.layers, options.steps))
+            rounds[name].append(run(name, options.layers, options.steps, options.precision))
     results: dict[str, Any] = {}
     for name, runs in rounds.items():
         every = [each for ranks in runs for each in ranks]
         results[name] = {
             "megabytes": every[0]["bytes"] / 1e6,
+            "estimated": estimated(options.layers, options.precision, name),
             **{
                 figure: statistics.median(each[figure] for each in every)
                 for figure in ("peak", "after", "loss", "seconds_per_step")
@@ -157,8 +195,9 @@ def main() -> None:
         }
         figures = results[name]
         print(
-            f"{name:17} {figures['megabytes']:.0f} MB: at most {figures['peak']:.2f}x, afterwards"
-            f" {figures['after']:.2f}x, loss {figures['loss']:.6f}, {figures['seconds_per_step']:.2f} s a step"
+            f"{name:17} {figures['megabytes']:.0f} MB: at most {figures['peak']:.2f}x,"
+            f" estimated {figures['estimated']:.2f}x, afterwards {figures['after']:.2f}x,"
+            f" loss {figures['loss']:.6f}, {figures['seconds_per_step']:.2f} s a step"
         )
     keep({"machine": machine("accelerate"), "results": results}, "sharding", options.output)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from reuselib.cli import main
 from reuselib.measure import memory
-from reuselib.testing.tiny import tiny_bert
+from reuselib.testing.tiny import tiny_bert, tiny_llama
 
 
 @pytest.fixture
@@ -46,6 +47,40 @@ def test_what_does_not_fit_is_not_tried(recipe, capsys, monkeypatch):
     screen, errors = capsys.readouterr()
     assert "memory" in screen
     assert "memory does not fit: needs" in errors
+
+
+@pytest.mark.parametrize("adapter", ["finetune", "lora"])
+def test_the_documented_output_is_what_the_command_prints(tmp_path, monkeypatch, capsys, adapter):
+    monkeypatch.chdir(tmp_path)
+    tiny_llama(tmp_path / "llama", tied=False)
+    Path("recipe.yaml").write_text(
+        "base: {source: ./llama}\ntask: {causal_lm: {text: text, max_length: 128}}\n"
+        "data: {source: 'sample:docstrings'}\n"
+        f"steps:\n  - {adapter}: {{fit: {{batch_size: 8, max_steps: 1000}}}}\n"
+    )
+    # what is lacking with the model on the page
+    free = {"finetune": 0, "lora": 10**15}[adapter]
+    monkeypatch.setattr("reuselib.derivation.budget.available", lambda: 0)
+    monkeypatch.setattr("reuselib.derivation.budget._free_disk", lambda _: free)
+
+    main(["check", "recipe.yaml", "--without-weights", "--processes", "8"])
+
+    screen = capsys.readouterr().out
+    page = (Path(__file__).parents[2] / "docs/how-to/many-gpus.md").read_text()
+    blocks = page.split("```")[1::2]
+    documented = next(each for each in blocks if f"\n{adapter} " in each and "FSDP2" in each)
+    assert _form(screen) == _form(documented)
+
+
+def _form(text: str) -> list[list[str]]:
+    """Its lines as words, without figures, their units, and paths; nor which moment is the worst."""
+    figures = re.compile(r"\b\d[\d.]*(e\+\d+)?( [kMGT]?B\b)?")
+    lines = figures.sub("#", text.strip()).splitlines()
+    phases = ("training", "opening", "measuring", "before")
+    return [
+        ["base:"] if line.startswith("base:") else [w for w in line.split() if w not in phases]
+        for line in lines
+    ]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from reuselib.derivation.budget import estimate
 from reuselib.derivation.derive import Runtime, derive
 from reuselib.derivation.plan import plan
 from reuselib.errors import DoesNotFit, SourceError
+from reuselib.measure import footprint
 from reuselib.measure.cost import count_parameters
 from reuselib.tasks.causal_lm import CausalLM
 from reuselib.tasks.text_classification import TextClassification
@@ -49,16 +50,21 @@ def bert(tmp_path_factory) -> Path:
     return tiny_bert(tmp_path_factory.mktemp("budget") / "bert")
 
 
-@pytest.mark.parametrize("name", STEPS)
-def test_sizes_on_disk_and_parameters_are_those_of_the_children(tmp_path, bert, name):
-    steps, task, rows = STEPS[name], TextClassification(), text_rows()
-    made = plan(ModelRef(str(bert)), steps, task=task, data=rows, store=tmp_path / "estimated")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A store for all, in which a step that several recipes begin with is taken once."""
+    return tmp_path_factory.mktemp("made")
 
-    found = estimate(made)
+
+@pytest.mark.parametrize("name", STEPS)
+def test_sizes_on_disk_and_parameters_are_those_of_the_children(tmp_path, bert, made, name):
+    steps, task, rows = STEPS[name], TextClassification(), text_rows()
+    planned = plan(ModelRef(str(bert)), steps, task=task, data=rows, store=tmp_path)
+
+    found = estimate(planned)
 
     assert not any(each.unknown for each in found.steps)
-    store = tmp_path / "made"
-    model = derive(str(bert), steps, task=task, data=rows, runtime=Runtime(store=store))
+    model = derive(str(bert), steps, task=task, data=rows, runtime=Runtime(store=made))
     last = found.steps[-1]
     assert last.num_parameters == count_parameters(model.module)
     folder = model.folder
@@ -110,11 +116,11 @@ def big_llama(folder: Path) -> Path:
     return folder
 
 
-def test_a_model_of_8_billion_parameters_is_estimated_without_its_weights(tmp_path):
+def test_a_model_of_8_billion_parameters_is_estimated_without_its_weights(tmp_path, monkeypatch):
     base = ModelRef(str(big_llama(tmp_path / "llama")))
-    texts = [{"text": "the small cat sees a big dog " * 8} for _ in range(8)]
-    texts = [{"text": f"{each['text']} {at}"} for at, each in enumerate(texts)]
+    texts = [{"text": f"{'the small cat sees a big dog ' * 8} {at}"} for at in range(8)]
     rows = Splits.of(texts[:6], texts[6:])
+    walked = gone_through(monkeypatch)
 
     def asked(adapter, num_processes):
         made = plan(
@@ -143,6 +149,24 @@ def test_a_model_of_8_billion_parameters_is_estimated_without_its_weights(tmp_pa
     assert low.parts["weights"] == pytest.approx(4 * number, rel=0.02)
     assert low.parts["gradients"] < 0.01 * low.parts["weights"]
     assert low.child_bytes < 0.01 * 4 * number
+    # of the 32 blocks, which are alike, never more than three
+    assert walked
+    assert max(walked) == 3
+
+
+def gone_through(monkeypatch) -> list[int]:
+    """How many blocks of Llama's each network had that was gone through."""
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+    found: list[int] = []
+    original = footprint.weightless
+
+    def counted(module, *arguments):
+        found.append(sum(isinstance(each, LlamaDecoderLayer) for each in module.modules()))
+        return original(module, *arguments)
+
+    monkeypatch.setattr(footprint, "weightless", counted)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from reuselib.derivation.plan import Plan
     from reuselib.derivation.rehearsal import Rehearsal
 
+WIDTH = 100
+"""Columns of the screen that the table of estimates may take."""
+
 
 def to_json(plan: Plan, budget: Budget, rehearsals: Sequence[Rehearsal]) -> dict[str, Json]:
     """As `reuselib check --json` prints it."""
@@ -69,6 +72,8 @@ def _show_budget(console: Console, budget: Budget) -> None:
         parts = [size(each.parts.get(name)) for name in (*headings[2:5], "activations")]
         row = (each.kind, size(each.peak_bytes), each.phase, *parts, size(each.child_bytes))
         table.add_row(*row, *([size(each.sharded_bytes)] if sharded else []))
+    # a heading that is cut short says nothing, and a narrow terminal wraps
+    console.width = max(console.width, WIDTH)
     console.print(table)
     processes = f"{budget.num_processes} processes" if budget.num_processes > 1 else "one process"
     lines = [

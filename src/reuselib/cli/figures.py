@@ -25,7 +25,7 @@ def size(num_bytes: float | None) -> str:
     """A number of bytes: `90.9 MB`."""
     if num_bytes is None:
         return NONE
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if num_bytes >= factor:
             return f"{num_bytes / factor:.3g} {unit}"
     return f"{num_bytes:.0f} B"

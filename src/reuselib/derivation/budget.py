@@ -9,27 +9,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reuselib.adapter import Adapted, Adapter, Json, ModelRef
-from reuselib.derivation.demands import (
-    calibrating,
-    child_bytes,
-    fresh_tensors,
-    lesson_bytes,
-    measuring,
-    own_memory,
-    stored_bytes,
-    teaching,
-)
+from reuselib.adapter import Adapted, Adapter, ModelRef
+from reuselib.derivation.demands import calibrating, lesson_bytes, measuring, own_memory, teaching
+from reuselib.derivation.folders import child_bytes, fresh_tensors, stored_bytes
+from reuselib.derivation.needs import Budget, Needed
 from reuselib.derivation.origin import COMPRESSING
-from reuselib.derivation.sketch import Sketch, Training, sketch_model, sketch_step
+from reuselib.derivation.sketch import Sketch, sketch_model, sketch_step
 from reuselib.derivation.streaming import COPIES
-from reuselib.errors import DoesNotFit
+from reuselib.derivation.trainings import Training
 from reuselib.measure.cost import count_parameters
-from reuselib.measure.footprint import Bytes, of_module
+from reuselib.measure.heap import Bytes, of_module
 from reuselib.measure.memory import available
 
 if TYPE_CHECKING:
@@ -40,9 +33,12 @@ if TYPE_CHECKING:
 HEAP = 0.1
 """Of the most that was taken in small blocks, what lies between them. An assumption, which the figures of steps that do
 not train bear out (benchmarks/budget.py)."""
-STIRRED = 0.7
+STIRRED = 1.0
 """Of what a pass forward and back takes in small blocks, what training takes besides, because blocks of other sizes
-come with each batch and leave gaps. Chosen to fit benchmarks/budget.py, since the C library tells nothing of it."""
+come with each batch and leave gaps. Chosen to fit benchmarks/budget.py, since the C library tells nothing of it: 0.7
+suits a full training there, 1.25 one of low-rank updates, whose many small tensors lie between the large ones. What
+lies about is given back when the training is over, see `memory.give_back`; giving it back after every step as well was
+tried, and takes more time than it saves of memory."""
 
 
 MEASURING, BESIDE = "measuring", "measuring beside the model it is compared with"
@@ -61,90 +57,10 @@ class Phase:
     """Bytes of files that are in memory besides; the system lets go of them where memory is short."""
     passing: int = 0
     """See `Footprint`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Needed:
-    """What one step takes."""
-
-    kind: str
-    peak_bytes: int
-    """Memory of a process, all included, mapped files too: what the system shows as its peak."""
-    phase: str
-    """When that is."""
-    tensor_bytes: int
-    """Of it, tensors: what it takes of a GPU's memory, if there is one."""
-    num_parameters: int
-    num_trainable: int
-    num_steps: int
-    """Optimizer steps; 0 if the step does not train."""
-    parts: dict[str, int] = field(default_factory=dict[str, int])
-    """Of tensors while training: `weights`, `gradients`, `moments`, `activations`; in bytes."""
-    sharded_bytes: int | None = None
-    """Of tensors while training where each process has a share of every weight (FSDP2)."""
-    child_bytes: int
-    """On disk."""
-    checkpoint_bytes: int = 0
-    """On disk for as long as the step lasts, if it lasts long enough for checkpoints."""
-    lesson_bytes: int = 0
-    """On disk: what teachers say about the rows."""
-    unknown: str = ""
-    """What could not be told, in words."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What a run takes, and what there is."""
-
-    steps: tuple[Needed, ...]
-    """Those that are still to be computed."""
-    num_processes: int
-    own_bytes: int
-    """What a process takes before it has opened a model."""
-    needed_bytes: int
-    """Memory of all processes on this machine, without what can be let go of."""
-    free_bytes: int | None
-    """What all of them may take; None where the system does not tell."""
-    disk_bytes: int
-    """What the store grows by, checkpoints included."""
-    output_bytes: int
-    """What a copy of the last child takes besides."""
-    free_disk_bytes: int
-
-    @property
-    def objections(self) -> tuple[str, ...]:
-        """What does not fit, in words; nothing if all does."""
-        return tuple(self._objections())
-
-    def _objections(self) -> Iterator[str]:
-        if self.free_bytes is not None and self.needed_bytes > self.free_bytes:
-            yield (
-                f"memory does not fit: needs {_told(self.needed_bytes)}, has {_told(self.free_bytes)}; "
-                "lower `batch_size` or raise `gradient_accumulation_steps`, train less of the network, or share it"
-                " among more machines"
-            )
-        if self.disk_bytes + self.output_bytes > self.free_disk_bytes:
-            yield (
-                f"the disk does not fit: needs {_told(self.disk_bytes)} in the store and {_told(self.output_bytes)} for"
-                f" a copy, has {_told(self.free_disk_bytes)}; free some space, or choose another place with --store"
-            )
-
-    def require(self) -> None:
-        """Do nothing if all fits.
-
-        Raises:
-            DoesNotFit: something does not.
-        """
-        if self.objections:
-            raise DoesNotFit("\n".join(self.objections))
-
-    def to_json(self) -> dict[str, Json]:
-        """As `reuselib check --json` prints it."""
-        return {
-            **asdict(self),
-            "steps": [asdict(each) for each in self.steps],
-            "fits": not self.objections,
-        }
+    kernels: int = 0
+    """See `Training`; they stay from now on."""
+    rested: bool = False
+    """What was freed before it was given back to the system."""
 
 
 def estimate(plan: Plan, *, num_processes: int = 1, keep_checkpoints: int = 2) -> Budget:
@@ -161,14 +77,16 @@ def estimate(plan: Plan, *, num_processes: int = 1, keep_checkpoints: int = 2) -
     done = plan.finished() if plan.is_pinned else ()
     walk = _begin(plan, done[-1] if done else plan.base.folder, num_processes)
     before, after = own_memory(plan)
-    steps, heap, needed = list[Needed](), 0, 0
+    steps, heap, kernels, needed = list[Needed](), 0, 0, 0
     for adapter in plan.steps[len(done) :]:
         phases, step = walk.take(adapter)
         peak, worst = 0, phases[0]
         for phase in phases:
             own = after if steps or phase.name in AFTERWARDS else before
-            heap = max(heap, round(phase.held.small * (1 + HEAP) + phase.passing * STIRRED))
-            resident = own + phase.held.large + heap
+            taken = round(phase.held.small * (1 + HEAP) + phase.passing * STIRRED)
+            heap = taken if phase.rested else max(heap, taken)
+            kernels = max(kernels, phase.kernels)
+            resident = own + phase.held.large + heap + kernels
             needed = max(needed, resident)
             if resident + phase.mapped > peak:
                 peak, worst = resident + phase.mapped, phase
@@ -181,7 +99,7 @@ def estimate(plan: Plan, *, num_processes: int = 1, keep_checkpoints: int = 2) -
         needed_bytes=num_processes * needed,
         # what this process holds already is no longer free, and is not needed once more
         free_bytes=None if free is None else free + after,
-        disk_bytes=sum(each.child_bytes + each.lesson_bytes for each in steps)
+        disk_bytes=sum(each.child_bytes + each.lesson_bytes + each.cache_bytes for each in steps)
         + max((each.checkpoint_bytes for each in steps), default=0) * (keep_checkpoints + 1),
         output_bytes=steps[-1].child_bytes if steps else 0,
         free_disk_bytes=_free_disk(plan.store.path),
@@ -209,7 +127,7 @@ class _Walk:
         before = of_module(self.module)
         if adapter.relation in COMPRESSING and not self.compressed:
             self.compressed, self.origin = True, before
-        run = replace(self.run, trainings=[], looked=[], lessons=[])
+        run = replace(self.run, student=self.module, trainings=[], looked=[], lessons=[])
         adapted, unknown = sketch_step(adapter, self.module, run)
         if self._streams(adapter, before):
             # a few tensors at a time: as they were, on the way, and as they are to be
@@ -231,6 +149,7 @@ class _Walk:
             child_bytes=child_bytes(adapter, adapted, self.folder),
             checkpoint_bytes=sum(each.checkpoint for each in run.trainings),
             lesson_bytes=lesson_bytes(run, self.module) if run.lessons else 0,
+            cache_bytes=max((each.cache for each in run.trainings), default=0),
             unknown=unknown,
         )
         self.module = adapted.module
@@ -253,8 +172,9 @@ class _Walk:
             yield Phase("calibrating", before + calibrating(adapter, run, self.module))
         for each in run.trainings:
             held = each.weights + each.kept + each.step.peak
-            yield Phase("training", held, passing=each.step.passing)
-        yield Phase("saving", after + (after if adapted.dtype != "float32" else Bytes()))
+            yield Phase("training", held, passing=each.step.passing, kernels=each.kernels)
+        copy = after if adapted.dtype != "float32" else Bytes()
+        yield Phase("saving", after + copy, rested=True)
         if run.rows is None:
             return
         held = after + measuring(run, adapted.module)
@@ -307,10 +227,3 @@ def _parts(training: Training) -> dict[str, int]:
 def _free_disk(path: Path) -> int:
     place = next((each for each in (path, *path.parents) if each.exists()), Path("/"))
     return shutil.disk_usage(place).free
-
-
-def _told(num_bytes: int) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if num_bytes >= factor:
-            return f"{num_bytes / factor:.3g} {unit}"
-    return f"{num_bytes / 1e3:.0f} kB"

@@ -1,22 +1,19 @@
-"""What the parts of a run take besides training: measuring, calibrating, teaching, and what is written; estimated."""
+"""What the parts of a run take besides training: measuring, calibrating, and teaching; estimated."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reuselib.errors import SourceError
-from reuselib.lineage.headers import headers
-from reuselib.measure.footprint import Bytes, of_forward, of_learned
-from reuselib.measure.memory import resident
+from reuselib.derivation.trainings import blocks_of
+from reuselib.measure.footprint import of_forward
+from reuselib.measure.heap import Bytes, of_learned
+from reuselib.measure.memory import give_back, resident
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from reuselib.adapter import Adapted, Adapter
+    from reuselib.adapter import Adapter
     from reuselib.derivation.plan import Plan
     from reuselib.derivation.sketch import Sketch
 
@@ -28,10 +25,6 @@ a quarter as many at once, see `measure.bootstrap`."""
 OUTPUT_COPIES = 3
 """Of these while they are compared: as they came, as logarithms of probabilities, and the other model's."""
 RESAMPLES = 1000
-RECORD_BYTES = 24_000
-"""Of a child: manifest, figures, environment and card; and for each tensor `ROW_BYTES` in its list, and as many in the
-header of its file."""
-ROW_BYTES = 180
 GRADIENT, GRAM = ("taylor",), ("gptq", "awq", "sparsegpt")
 """Names of ways to look at rows, in the fields `importance` and `method` of adapters, that need gradients of all
 weights or, for each layer of a block, the products of its inputs."""
@@ -53,6 +46,7 @@ def own_memory(plan: Plan) -> tuple[int, int]:
         layer = nn.TransformerEncoderLayer(32, 2, 64, batch_first=True)
         layer(torch.zeros(4, 8, 32)).sum().backward()
         torch.optim.AdamW(layer.parameters(), fused=True).step()
+    give_back()
     before = resident()
     if plan.splits is not None:
         plan.task.reference(plan.splits)
@@ -64,7 +58,11 @@ def measuring(run: Sketch, module: nn.Module) -> Bytes:
     batch = run.longest("test", MEASURED_ROWS)
     task, num_rows = run.task, len(run.splits.test)
     step = of_forward(
-        module, batch, lambda given: task.observe(task.forward(module, given), given), run.device
+        module,
+        batch,
+        lambda given: task.observe(task.forward(module, given), given),
+        run.device,
+        blocks=blocks_of(run, module),
     )
     resampling = Bytes.block(8 * min(MAX_OUTPUTS // 4, RESAMPLES * num_rows)) * 3
     outputs = Bytes()
@@ -88,8 +86,6 @@ def calibrating(adapter: Adapter, run: Sketch, module: nn.Module) -> Bytes:
     """Rows on their way through a network, block by block, and what is added up of the inputs of one block's layers."""
     from torch import nn
 
-    from reuselib.network.parts import block_names
-
     ways = {getattr(adapter, each.name) for each in fields(adapter) if each.name in WAYS}  # type: ignore[arg-type]
     largest = max(run.looked, key=lambda batch: next(iter(batch.values())).numel())
     task = run.task
@@ -103,9 +99,12 @@ def calibrating(adapter: Adapter, run: Sketch, module: nn.Module) -> Bytes:
             loss=lambda net, batch: task.loss(task.forward(net, batch), batch),
         )
         # an optimizer step without the optimizer's moments
-        return of_training(module, lesson, run.device).peak - of_learned(module) * 2
-    names = block_names(module, task.head(module))
-    step = of_forward(module, largest, lambda given: task.forward(module, given), run.device).peak
+        names = blocks_of(run, module)
+        return of_training(module, lesson, run.device, blocks=names).peak - of_learned(module) * 2
+    names = blocks_of(run, module)
+    step = of_forward(
+        module, largest, lambda given: task.forward(module, given), run.device, blocks=names
+    ).peak
     blocks = [module.get_submodule(name) for name in names] or [module]
     layers = [[e for e in block.modules() if isinstance(e, nn.Linear)] for block in blocks]
     products = Bytes()
@@ -126,7 +125,10 @@ def teaching(run: Sketch, module: nn.Module) -> Bytes:
     from reuselib.training.notebook import FILE_BYTES
 
     batch, task = run.longest("train", TAUGHT_ROWS), run.task
-    step = of_forward(module, batch, lambda given: task.forward(module, given), run.device)
+    names = blocks_of(run, module)
+    step = of_forward(
+        module, batch, lambda given: task.forward(module, given), run.device, blocks=names
+    )
     return step.peak + Bytes(small=min(FILE_BYTES, lesson_bytes(run, module))) * 2
 
 
@@ -145,93 +147,6 @@ def lesson_bytes(run: Sketch, module: nn.Module) -> int:
             total += targets * (8 * each.top_k if each.top_k else 4 * outputs)
         total += 4 * positions * width * (len(each.hidden_states) + 3 * len(each.relations))
     return round(total + 24 * len(run.splits.train))
-
-
-def child_bytes(adapter: Adapter, adapted: Adapted, folder: Path) -> int:
-    """A child's folder: weights, the files that go with them, and the record."""
-    import torch
-
-    module = adapted.module
-    tensors = (
-        {id(each): each for each in (*module.parameters(), *module.buffers())}.values()
-        if adapter.whole
-        else [each for each in module.parameters() if each.requires_grad]
-    )
-    kind: torch.dtype = getattr(torch, adapted.dtype)
-    size = sum(
-        each.numel() * (kind if each.is_floating_point() else each.dtype).itemsize
-        for each in tensors
-    )
-    beside = _other_files(folder) if adapter.whole else 0
-    return size + beside + RECORD_BYTES + 2 * ROW_BYTES * len(tensors)
-
-
-def stored_bytes(folder: Path) -> int | None:
-    """Of the weights on disk; where only their index is at hand, what that says; None if nothing does."""
-    files = [*folder.glob("*.safetensors")]
-    if files:
-        return sum(each.stat().st_size for each in files)
-    index = _index(folder)
-    told = index.get("metadata", {}).get("total_size") if index else None
-    return told if isinstance(told, int) else None
-
-
-def fresh_tensors(run_head: tuple[str, ...], module: nn.Module, folder: Path) -> frozenset[str]:
-    """Tensors of the head that a folder does not hold, or holds in another shape."""
-    shapes = _known_shapes(folder)
-    if shapes is None:
-        return frozenset()
-    starts = tuple(f"{name}." for name in run_head)
-    return frozenset(
-        name
-        for name, value in module.state_dict().items()
-        if name.startswith(starts or "\0")
-        and shapes.get(name, ()) not in (None, tuple(value.shape))
-    )
-
-
-def _known_shapes(folder: Path) -> Mapping[str, tuple[int, ...] | None] | None:
-    """By name; None for a shape that only a header would say."""
-    if any(folder.glob("*.safetensors")):
-        return {name: info.shape for name, info in headers(folder).items()}
-    index = _index(folder)
-    return None if index is None else dict.fromkeys(index.get("weight_map", {}))
-
-
-def _index(folder: Path) -> dict | None:
-    """What a folder says about files that need not be at hand.
-
-    Raises:
-        SourceError: it cannot be understood.
-    """
-    path = folder / "model.safetensors.index.json"
-    if not path.is_file():
-        return None
-    try:
-        index = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise _not_an_index(path, str(error)) from None
-    for name in ("weight_map", "metadata"):
-        if not isinstance(index, dict) or not isinstance(index.get(name, {}), dict):
-            raise _not_an_index(path, f"`{name}` is no object")
-    return index
-
-
-def _not_an_index(path: Path, problem: str) -> SourceError:
-    return SourceError(
-        f"'{path}' is not an index of weights: {problem}",
-        expected="a JSON object with the file of each tensor in `weight_map`",
-        fix="download it again",
-    )
-
-
-def _other_files(folder: Path) -> int:
-    """Configuration and processor."""
-    return sum(
-        path.stat().st_size
-        for path in folder.iterdir()
-        if path.suffix in (".json", ".txt", ".model") and not path.name.endswith(".index.json")
-    )
 
 
 def _larger(one: Bytes, other: Bytes) -> Bytes:

@@ -70,9 +70,11 @@ def begin(plan: Plan, folder: Path, sketch: Opened | None = None) -> tuple[Opene
         folder: of the model.
         sketch: the model, opened without its weights already.
     """
+    from reuselib.measure.memory import keep_few_kernels
     from reuselib.model.opening import open_network
     from reuselib.training.seeds import seeded
 
+    keep_few_kernels()
     trusted, opened = plan.base.ref.trust_remote_code, sketch
     if opened is None:
         with seeded(plan.seed):

@@ -15,7 +15,7 @@ from reuselib.derivation.session import Session
 from reuselib.derivation.streaming import make_streamed
 from reuselib.errors import LawBroken
 from reuselib.measure.cost import Cost, cost
-from reuselib.measure.memory import peak_memory
+from reuselib.measure.memory import give_back, peak_memory
 from reuselib.model.opening import Opened
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def perform(
     started = time.perf_counter()
     with seeded(session.seed), peak_memory() as peak:
         adapted = _adapted(adapter, parent, session.with_fresh(parent.fresh), folder)
+    give_back()  # or what follows comes on top of all that the adapter ever took
     seconds = time.perf_counter() - started
     # a module keeps its marks from earlier steps, so they only count if this one trained
     learned = adapted.module.parameters() if session.settled else ()

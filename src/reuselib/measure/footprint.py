@@ -1,64 +1,29 @@
-"""How much memory a computation takes, found out without doing it: it runs on tensors that have shapes but no numbers.
+"""How much memory a computation takes, found out without doing it, on the tensors of `ledger`.
 
-torch's fake tensors (`torch._subclasses.fake_tensor`) go through a network as real ones would on the device that they
-claim to be on, but hold nothing. Here every storage that comes to life on the way is counted until it dies, as
-`torch.distributed._tools.mem_tracker` does; so what autograd keeps for the way back is found where it is kept.
+Of a deep network only a few of its equal blocks are gone through, see `repeats`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
-from weakref import finalize
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from reuselib.quantization.layers import IntegerLinear
+from reuselib.measure.heap import Bytes, of_learned
+from reuselib.measure.ledger import carried, noise, row_means, weightless
+from reuselib.measure.repeats import alike, only
 from reuselib.task import Batch
-from reuselib.training import dropout
+from reuselib.training import dropout, objectives
 from reuselib.training.optimizer import adamw
 from reuselib.training.plan import FitPlan
 
-LARGE = 2**25
-"""Bytes from which the C library takes a block from the system by itself and gives it back at once (malloc(3): the
-threshold for `mmap` rises up to this); smaller ones come from a heap that hardly ever shrinks."""
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """So much memory."""
-
-    small: int = 0
-    """In blocks that come from the heap."""
-    large: int = 0
-    """In blocks of `LARGE` and more."""
-
-    @property
-    def total(self) -> int:
-        """Both."""
-        return self.small + self.large
-
-    @classmethod
-    def block(cls, num_bytes: int) -> Bytes:
-        """A single block."""
-        return cls(0, num_bytes) if num_bytes >= LARGE else cls(num_bytes, 0)
-
-    def __add__(self, other: Bytes) -> Bytes:
-        return Bytes(self.small + other.small, self.large + other.large)
-
-    def __sub__(self, other: Bytes) -> Bytes:
-        return Bytes(self.small - other.small, self.large - other.large)
-
-    def __mul__(self, factor: int) -> Bytes:
-        return Bytes(self.small * factor, self.large * factor)
+FEW = (2, 3)
+"""Equal blocks of the two short networks that a deep one is told from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +36,8 @@ class Footprint:
     passing: int = 0
     """Of a training: the most that a pass forward and back takes in small blocks, whose sizes are others with each
     batch."""
+    num_products: int = 0
+    """Shapes of products in bf16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,25 +51,21 @@ class Lesson:
     precision: str = "fp32"
 
 
-def of_tensors(tensors: Iterable[Tensor]) -> Bytes:
-    """What tensors take, those that share memory once; one that requires no memory yet counts all the same."""
-    storages = {id(each): each.untyped_storage() for each in tensors}
-    sizes = {storage._cdata: storage.nbytes() for storage in storages.values()}
-    return sum(map(Bytes.block, sizes.values()), Bytes())
+@dataclass(frozen=True)
+class _Walk:
+    """The most that was alive in each stretch of a computation."""
 
-
-def of_module(module: nn.Module) -> Bytes:
-    """What a network's weights and buffers take."""
-    return of_tensors((*module.parameters(), *module.buffers()))
-
-
-def of_learned(module: nn.Module) -> Bytes:
-    """What the parameters take that require a gradient."""
-    return of_tensors(each for each in module.parameters() if each.requires_grad)
+    stretches: tuple[Bytes, ...]
+    num_products: int
 
 
 def of_training(
-    module: nn.Module, lesson: Lesson, device: torch.device, *, dtype: torch.dtype | None = None
+    module: nn.Module,
+    lesson: Lesson,
+    device: torch.device,
+    *,
+    dtype: torch.dtype | None = None,
+    blocks: Sequence[str] = (),
 ) -> Footprint:
     """Of optimizer steps on a network whose parameters may be on the meta device; it comes back as it was.
 
@@ -111,38 +74,90 @@ def of_training(
         lesson: a step.
         device: where it would take place.
         dtype: of all weights while they work, instead of a precision that casts them whenever they are used.
+        blocks: names of its blocks, see `network.parts.block_names`; of those that are alike a few are gone through.
     """
-    precision = lesson.precision if dtype is None else "fp32"
-    with _weightless(module, device, dtype) as (mode, ledger), ExitStack() as stack:
-        module.train()
-        stack.enter_context(patch.object(dropout, "noise", _noise))
-        stack.enter_context(dropout.swift_dropout(device))
-        optimizer = adamw(module, lesson.plan)
-        _begin(optimizer)
-        carried = [_carried(mode, ledger, batch, device) for batch in lesson.batches]
-        for batch in _telling(carried):
-            with _autocast(device, precision):
-                loss = lesson.loss(module, batch)
-            loss.backward()
-            del loss
-        passing = max(0, ledger.peak.small - 2 * of_learned(module).small)
-        optimizer.step()
-        learned = of_learned(module).total
-        parts = {"gradients": learned, "moments": 2 * learned}
-        rest = ledger.peak.total - 3 * learned
-        parts["activations"] = max(0, rest)
-        return Footprint(peak=ledger.peak, parts=parts, passing=passing)
+    walk = _told(module, blocks, lambda: _train(module, lesson, device, dtype))
+    *passes, step = walk.stretches
+    learned = of_learned(module)
+    peak = max((*passes, step), key=lambda each: each.total)
+    parts = {"gradients": learned.total, "moments": 2 * learned.total}
+    parts["activations"] = max(0, peak.total - 3 * learned.total)
+    most = max(passes, key=lambda each: each.total)
+    passing = max(0, most.small - 2 * learned.small)
+    return Footprint(peak=peak, parts=parts, passing=passing, num_products=walk.num_products)
 
 
 def of_forward(
-    module: nn.Module, batch: Batch, forward: Callable[[Batch], object], device: torch.device
+    module: nn.Module,
+    batch: Batch,
+    forward: Callable[[Batch], object],
+    device: torch.device,
+    *,
+    blocks: Sequence[str] = (),
 ) -> Footprint:
     """Of a call of a network without gradients; otherwise as `of_training`."""
-    with _weightless(module, device) as (mode, ledger), torch.no_grad():
-        module.eval()
-        given = forward(_carried(mode, ledger, batch, device))
-        del given
-        return Footprint(peak=ledger.peak, parts={"activations": ledger.peak.total})
+
+    def call() -> _Walk:
+        with weightless(module, device) as (mode, ledger), torch.no_grad():
+            module.eval()
+            given = forward(carried(mode, ledger, batch, device))
+            del given
+            return _Walk((*ledger.most(),), 0)
+
+    (peak,) = _told(module, blocks, call).stretches
+    return Footprint(peak=peak, parts={"activations": peak.total})
+
+
+def _train(
+    module: nn.Module, lesson: Lesson, device: torch.device, dtype: torch.dtype | None
+) -> _Walk:
+    """In each pass forward one stretch, back two, for what is alive there only grows or only shrinks; then the step."""
+    precision = lesson.precision if dtype is None else "fp32"
+    with weightless(module, device, dtype) as (mode, ledger), ExitStack() as stack:
+        module.train()
+        stack.enter_context(patch.object(dropout, "noise", noise))
+        stack.enter_context(patch.object(objectives, "row_means", row_means))
+        stack.enter_context(dropout.swift_dropout(device))
+        optimizer = adamw(module, lesson.plan)
+        _begin(optimizer)
+        batches = [carried(mode, ledger, batch, device) for batch in lesson.batches]
+        ledger.most()
+        stretches: list[Bytes] = []
+        for batch in _telling(batches):
+            with _autocast(device, precision):
+                loss = lesson.loss(module, batch)
+            stretches += ledger.most()
+            loss.backward()
+            del loss
+            stretches += ledger.most(parts=2)
+        optimizer.step()
+        return _Walk((*stretches, *ledger.most()), len(ledger.products))
+
+
+def _told(module: nn.Module, blocks: Sequence[str], walk: Callable[[], _Walk]) -> _Walk:
+    """Go through the network; if many of its blocks are alike, through two with few of them, and tell from these.
+
+    A stretch's most is that at one of its ends, which grows by the same with each block.
+    """
+    run = alike(module, blocks) if blocks else ()
+    few, more = FEW
+    if len(run) <= few + more:
+        return walk()
+    try:
+        with only(module, run, few):
+            short = walk()
+        with only(module, run, more):
+            long = walk()
+    except Exception:  # noqa: BLE001 - a network may count on having all its blocks
+        return walk()
+    times = len(run) - few
+    return _Walk(
+        tuple(
+            start + (end - start) * times
+            for start, end in zip(short.stretches, long.stretches, strict=True)
+        ),
+        long.num_products,
+    )
 
 
 def _begin(optimizer: torch.optim.Optimizer) -> None:
@@ -160,129 +175,6 @@ def _telling(batches: Sequence[Batch]) -> list[Batch]:
     return ordered[-2:]
 
 
-@dataclass(eq=False)
-class _Ledger(TorchDispatchMode):
-    """Counts the storages that are alive, of the tensors that operations give within."""
-
-    live: Bytes = field(default_factory=Bytes)
-    peak: Bytes = field(default_factory=Bytes)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        given = func(*args, **(kwargs or {}))
-        for each in tree_leaves(given):
-            if isinstance(each, Tensor):
-                self.count(each)
-        return given
-
-    def know(self, tensors: Iterable[Tensor]) -> None:
-        """Do not count these: they were there before."""
-        self._known.update(each.untyped_storage()._cdata for each in tensors)
-
-    def count(self, tensor: Tensor) -> None:
-        """Count a tensor until nothing holds its storage any longer."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._known:
-            return
-        self._known.add(key)
-        size = Bytes.block(storage.nbytes())
-        self.live = self.live + size
-        if self.live.total > self.peak.total:
-            self.peak = self.live
-        finalize(storage, self._forget, key, size).atexit = False
-
-    def _forget(self, key: int, size: Bytes) -> None:
-        self._known.discard(key)
-        self.live = self.live - size
-
-
-@contextmanager
-def _weightless(
-    module: nn.Module, device: torch.device, dtype: torch.dtype | None = None
-) -> Iterator[tuple[FakeTensorMode, _Ledger]]:
-    """A network of fake tensors on `device`, and a count of all that comes besides; as it was afterwards."""
-    mode, ledger = FakeTensorMode(allow_non_fake_inputs=True), _Ledger()
-    modes = [(part, part.training) for part in module.modules()]
-    kept: list[tuple[dict[str, Any], str, Tensor]] = []
-    twins: dict[int, Tensor] = {}
-    for part in module.modules():
-        for table in (part._parameters, part._buffers):
-            for name, value in table.items():
-                if value is not None:
-                    kept.append((table, name, value))
-                    twin = twins.setdefault(id(value), _twin(mode, value, device, dtype))
-                    table[name] = twin  # type: ignore[assignment]
-    ledger.know(twins.values())
-    try:
-        with torch.device(device), mode, ledger, _without_kernels(module):
-            yield mode, ledger
-    finally:
-        for table, name, value in kept:
-            table[name] = value
-        for part, training in modes:
-            part.training = training
-
-
-@contextmanager
-def _without_kernels(module: nn.Module) -> Iterator[None]:
-    """Within, layers of integer weights multiply by a matrix that takes no room: kernels need numbers."""
-    with ExitStack() as stack:
-        for part in module.modules():
-            if isinstance(part, IntegerLinear):
-                stack.enter_context(patch.object(part, "forward", _product(part)))
-        yield
-
-
-def _product(layer: IntegerLinear) -> Callable[[Tensor], Tensor]:
-    def forward(x: Tensor) -> Tensor:
-        weight = x.new_zeros(1, 1).expand(layer.out_features, layer.in_features)
-        return nn.functional.linear(x, weight, layer.bias)
-
-    return forward
-
-
-def _twin(
-    mode: FakeTensorMode, value: Tensor, device: torch.device, dtype: torch.dtype | None
-) -> Tensor:
-    empty = torch.empty_like(value.detach(), device="meta")
-    if dtype is not None and empty.is_floating_point():
-        empty = empty.to(dtype)
-    fake = FakeTensor(mode, empty, device)
-    if isinstance(value, nn.Parameter):
-        return nn.Parameter(fake, requires_grad=value.requires_grad)
-    return fake
-
-
-def _carried(mode: FakeTensorMode, ledger: _Ledger, batch: Batch, device: torch.device) -> Batch:
-    carried = {
-        name: FakeTensor(mode, torch.empty_like(each, device="meta"), device)
-        for name, each in batch.items()
-    }
-    for each in carried.values():
-        ledger.count(each)
-    return dict(carried)
-
-
 def _autocast(device: torch.device, precision: str) -> Any:
     kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
     return torch.autocast(device.type, kinds[precision]) if precision in kinds else nullcontext()
-
-
-def _noise(shape: Sequence[int], p: float) -> Tensor:
-    """Takes what `dropout.noise` takes: random words, what they decide, and the factors."""
-    size = math.prod(shape)
-    words = torch.empty(2 * size, dtype=torch.uint8)
-    mask = torch.empty(size, dtype=torch.bool)
-    given = torch.empty(tuple(shape))
-    del words, mask
-    return given

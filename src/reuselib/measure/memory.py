@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,11 @@ _PROC = Path("/proc")
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
+KEPT_KERNELS = 256
+"""How many products of bf16 or integers to keep a kernel for. oneDNN makes one for each shape, of half a megabyte and
+in half a millisecond, and would keep 1024: half a gigabyte after some epochs of rows of all lengths."""
+_CAPACITIES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Variables for it: oneDNN's own, and that of torch's layer above it, which holds on to the same."""
 
 
 @dataclass
@@ -70,6 +77,32 @@ def peak_so_far() -> int | None:
 def resident() -> int:
     """What this process holds in memory now, files that it has mapped included; 0 where the system does not tell."""
     return _field(_STATUS, "VmRSS") or 0
+
+
+def give_back() -> None:
+    """Let go of memory that was freed, but is still held for what may come; for between two phases of a run.
+
+    glibc keeps what lies between blocks that are in use, see malloc_trim(3). Other C libraries are left alone. It takes
+    some 10 milliseconds, and what comes next takes its memory from the system again.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def keep_few_kernels() -> None:
+    """Have this process, and those that it starts, keep no more than `KEPT_KERNELS`; what the user set is left alone.
+
+    It has an effect only before the first such product: the variables are read once. Results are the same.
+    """
+    for name in _CAPACITIES:
+        os.environ.setdefault(name, str(KEPT_KERNELS))
+
+
+def num_kept_kernels() -> int:
+    """How many kernels this process keeps at most."""
+    told = os.environ.get(_CAPACITIES[0], "")
+    return int(told) if told.isdigit() else KEPT_KERNELS
 
 
 def available() -> int | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, dtype, nn
 
     from reuselib.adapter import Adapter, Json
+    from reuselib.lineage.manifest import Manifest
     from reuselib.lineage.store import Store
     from reuselib.task import Loaded
 
@@ -68,15 +69,14 @@ def open_sketch(folder: Path, task: Task, store: Store) -> Opened | None:
         below = open_sketch(needed_folder(manifest, store), task, store)
         if below is None or below.weights is None:
             return None
-        module = _rebuilt(below.module, [(recorded_adapter(manifest), internal.structure)])
+        module = _rebuilt(below.module, _changes(manifest))
         if module is None:
             return None
         weights = Layers(Tensors(folder), below.weights)
         opened = replace(below, module=module, weights=weights, fresh=frozenset())
     elif internal.rebuild:
         sketch = sketched(task, folder)
-        changes = [(parse_adapter(each["adapter"]), each["structure"]) for each in internal.rebuild]
-        module = _rebuilt(sketch.module, changes)
+        module = _rebuilt(sketch.module, _changes(manifest))
         found = None if module is None else _whole(module, Tensors(folder), {})
         if module is None or found is None:
             return None
@@ -94,6 +94,22 @@ def open_sketch(folder: Path, task: Task, store: Store) -> Opened | None:
     )
 
 
+def sketch_network(folder: Path, task: Task, store: Store) -> Loaded:
+    """The network of a base or a child on the meta device, and its processor; its files may be missing.
+
+    Raises:
+        ReuseError: as `open_network`, where the configuration and the manifests alone show it.
+        NotImplementedError: a recorded change looks at weights.
+    """
+    manifest = read_manifest(folder)
+    internal = manifest.definition.internal if manifest else None
+    if manifest is not None and internal is not None and internal.requires:
+        found = sketch_network(needed_folder(manifest, store), task, store)
+    else:
+        found = sketched(task, folder)
+    return replace(found, module=_changed(found.module, _changes(manifest)))
+
+
 def sketched(task: Task, folder: Path) -> Loaded:
     """The network that a folder's configuration describes, on the meta device, and its processor."""
     import torch
@@ -102,17 +118,31 @@ def sketched(task: Task, folder: Path) -> Loaded:
         return task.sketch(folder)
 
 
-def _rebuilt(module: nn.Module, changes: Sequence[tuple[Adapter, Json]]) -> nn.Module | None:
-    """The network after recorded changes; None if one of them looks at weights."""
+def _changes(manifest: Manifest | None) -> list[tuple[Adapter, Json]]:
+    """What made the network of a folder of what lies below it, or of what its configuration describes."""
+    internal = manifest.definition.internal if manifest else None
+    if manifest is None or internal is None:
+        return []
+    if internal.requires:
+        return [(recorded_adapter(manifest), internal.structure)]
+    return [(parse_adapter(each["adapter"]), each["structure"]) for each in internal.rebuild]
+
+
+def _changed(module: nn.Module, changes: Sequence[tuple[Adapter, Json]]) -> nn.Module:
     import torch
 
+    with torch.device("meta"):
+        for adapter, structure in changes:
+            module = adapter.rebuild(module, structure)
+    return module
+
+
+def _rebuilt(module: nn.Module, changes: Sequence[tuple[Adapter, Json]]) -> nn.Module | None:
+    """The network after recorded changes; None if one of them looks at weights."""
     try:
-        with torch.device("meta"):
-            for adapter, structure in changes:
-                module = adapter.rebuild(module, structure)
+        return _changed(module, changes)
     except (NotImplementedError, RuntimeError):
         return None  # what torch raises where there are no numbers
-    return module
 
 
 def _placed(task: Task, sketch: Loaded, folder: Path, form: str) -> Opened | None:

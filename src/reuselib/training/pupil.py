@@ -70,7 +70,7 @@ class Pupil(nn.Module):
         self.seen: dict[str, Tensor] = {}
         self.has_begun = False
         self.projections = nn.ModuleDict()
-        if course.losses.hidden:
+        if course.losses.hidden and widths:
             self._project(example, widths)
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
