@@ -183,18 +183,24 @@ def _faults(number: int, draw: random.Random, scenes: Mapping[str, Reference]) -
 
 
 def fault_points(log: Sequence[Operation]) -> list[int]:
-    """The first and the last time that each line of the product did each thing."""
-    first: dict[tuple[str, str], int] = {}
-    last: dict[tuple[str, str], int] = {}
+    """The first and the last time that each line of the product did each thing in each room of the store."""
+    first: dict[tuple[str, str, str], int] = {}
+    last: dict[tuple[str, str, str], int] = {}
     for number, each in enumerate(log):
-        first.setdefault((each.site, each.kind), number)
-        last[each.site, each.kind] = number
+        point = (each.site, each.kind, _room(each))
+        first.setdefault(point, number)
+        last[point] = number
     return sorted({*first.values(), *last.values()})
 
 
 def renamings(log: Sequence[Operation]) -> list[int]:
-    """The first and the last time that each line of the product gave something its name."""
+    """The first and the last time that each line of the product gave something its name, in each room."""
     return [at for at in fault_points(log) if log[at].kind in ("rename", "exchange")]
+
+
+def _room(operation: Operation) -> str:
+    """Such as `store/models`: one line may name things in several."""
+    return "/".join((operation.other or operation.path).split("/")[:2])
 
 
 def _site(operation: Operation) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from chains import flip
 from crash import trials
-from crash.attempts import Attempt, Numbers, renamings, schedule
+from crash.attempts import Attempt, Numbers, schedule
 from crash.bench import Bench
 from crash.cuts import cuts
 from crash.inspection import corrupt_checkpoints, faults, unpacked
@@ -36,8 +36,9 @@ def at_renaming(bench, scene, start):
     log = bench.scenes[scene].log
     return next(
         at
-        for at in renamings(log)
-        if log[at].path.startswith(start) or log[at].other.startswith(start)
+        for at, each in enumerate(log)
+        if each.kind in ("rename", "exchange")
+        and (each.path.startswith(start) or each.other.startswith(start))
     )
 
 
